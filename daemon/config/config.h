@@ -1,0 +1,108 @@
+#pragma once
+
+/*
+ * Configuration: YAML file or environment -> one checked, immutable struct. The only home of
+ * cyaml (config.c) and, for the positions of errors, of libyaml (config_where.c). Reads files
+ * at start and reload only, on the main thread. Holds where keys come from, never a key.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "base/buffer.h"
+#include "base/log.h"
+#include "daemon/formats/family.h"
+#include "daemon/io/listener.h"
+#include "shm/bucket.h"
+
+struct config_key {       /* exactly one is set; none: the family's key_env */
+	char *env;        /* variable name */
+	char *file;       /* path; refused when group or others can read it */
+	char *credential; /* name under $CREDENTIALS_DIRECTORY */
+};
+
+struct config_provider {
+	char *name;
+	const struct family *family;
+	char *base_url; /* scheme://host[:port][/path], no slash at its end */
+	struct config_key key;
+	char *ca_file; /* or NULL */
+	char *proxy;   /* or NULL */
+	uint64_t connect_timeout_ns, first_byte_timeout_ns, stall_timeout_ns;
+	unsigned connections;         /* at most, to this provider */
+	uint64_t idle_ns, max_age_ns; /* of kept connections */
+};
+
+struct config_price { /* pico-USD per token; -1: not known */
+	int64_t input, output, cached_input;
+};
+
+struct config_model {
+	char *name;        /* what clients ask for */
+	unsigned provider; /* index */
+	char *upstream;    /* the provider's name for it */
+	struct config_price price;
+	uint32_t max_tokens; /* default where one is required; 0: the format's */
+};
+
+struct config_route {
+	char *name;
+	struct config_target {
+		unsigned provider;
+		char *upstream; /* the provider's name of the model */
+		char *model;    /* as limits and clients know it */
+		uint32_t max_tokens;
+	} * targets; /* in order */
+	unsigned target_count;
+};
+
+struct config_limit {
+	enum bucket_scope scope;
+	char *name;
+	uint64_t limit, window_ns, burst;
+};
+
+struct config {
+	char *path;    /* of the file, or NULL: from the environment */
+	char *socket;  /* path */
+	char *runtime; /* folder of the region, on tmpfs */
+	struct listener_access access;
+	struct config_provider *providers;
+	unsigned provider_count;
+	struct config_model *models;
+	unsigned model_count;
+	struct config_route *routes;
+	unsigned route_count;
+	struct config_limit *limits;
+	unsigned limit_count;
+	struct {
+		bool limiter; /* limits are enforced on requests through the daemon */
+		bool router;  /* routes may be used, and fall back to their later targets */
+	} features;
+	enum log_level log_level;
+	uint64_t drain_timeout_ns;
+	uint64_t request_timeout_ns; /* default of a request's total time */
+	unsigned connections_per_uid;
+	unsigned requests_per_connection;
+};
+
+enum config_outcome {
+	CONFIG_OK = 0,
+	CONFIG_E_INVALID, /* *error: "FILE:LINE:COLUMN: what, the value, what is allowed" lines */
+};
+
+/*
+ * path NULL: LLMKIT_CONFIG, else the first that exists of $XDG_CONFIG_HOME/llmkit/llmkitd.yaml (a
+ * user) or /etc/llmkit/llmkitd.yaml (root or a system user), else the environment alone. The
+ * socket: LLMKIT_SOCKET over the file over the default of base/paths.h. 0, CONFIG_E_INVALID, or
+ * -errno. A file without "providers:" has those of the environment.
+ */
+int config_load(struct config **out, const char *path, struct buffer *error);
+struct config *config_free(struct config *c);
+
+/* The effective configuration as YAML that config_load() accepts, sources of keys named, with a
+ * comment for each key whether it was found. */
+int config_print(const struct config *c, struct buffer *out);
+
+/* Index of the provider of that name; -1 when there is none. */
+int config_find_provider(const struct config *c, struct str name);

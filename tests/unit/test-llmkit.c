@@ -1,0 +1,879 @@
+#include "tests/unit/mini-daemon.h"
+#include "tests/unit/cmocka-all.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+#include "base/aux.h"
+#include "base/clock.h"
+#include "proto/status.h"
+
+#define WAIT_MS 30000 /* only so that a fault does not hang the suite */
+#define PARTICIPANT (&(struct mini_script){ .role = MSG_ROLE_PARTICIPANT })
+
+static struct mini mini;
+static llmkit *kit;
+
+static int start(void **state)
+{
+	(void)state;
+	mini_init(&mini);
+	mini_start(&mini, PARTICIPANT);
+	return mini_open(&mini, &kit);
+}
+
+static int stop(void **state)
+{
+	(void)state;
+	llmkit_close(kit);
+	kit = NULL;
+	mini_deinit(&mini);
+	return 0;
+}
+
+static llmkit_stream *submit(const char *model)
+{
+	llmkit_request *request = llmkit_request_new(model);
+	llmkit_stream *stream = NULL;
+
+	assert_non_null(request);
+	assert_int_equal(llmkit_request_add_message(request, "user", "hello"), 0);
+	assert_int_equal(llmkit_submit(kit, request, &stream), 0);
+	llmkit_request_free(request);
+	return stream;
+}
+
+static struct llmkit_event next(llmkit_stream *stream, enum llmkit_event_type type)
+{
+	struct llmkit_event event = { 0 };
+
+	assert_int_equal(llmkit_stream_next(stream, WAIT_MS, &event), 0);
+	assert_int_equal(event.type, type);
+	return event;
+}
+
+static void expect_failure(llmkit_stream *stream, int code)
+{
+	struct llmkit_event event = next(stream, LLMKIT_EVENT_ERROR);
+
+	assert_int_equal(event.error.code, code);
+	assert_true(strlen(event.error.message) > 10);
+	assert_string_equal(event.error.limit, "");
+	assert_int_equal(llmkit_stream_next(stream, 0, &event), LLMKIT_E_ENDED);
+	llmkit_stream_close(stream);
+}
+
+/* All numbers in order, then END. */
+static void expect_count(llmkit_stream *stream, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		struct llmkit_event event = next(stream, LLMKIT_EVENT_TEXT);
+
+		assert_int_equal(atoi(event.text.data), i);
+	}
+	next(stream, LLMKIT_EVENT_END);
+	llmkit_stream_close(stream);
+}
+
+/* ---- errors ---- */
+
+static void errors_have_names_texts_and_advice(void **state)
+{
+	(void)state;
+	for (unsigned i = 1; i < 100; i++) {
+		bool known = strcmp(status_name(i), "UNKNOWN") != 0;
+
+		if (known)
+			assert_string_equal(
+				llmkit_error_name(-(int)i) + strlen("LLMKIT_E_"), status_name(i));
+		assert_int_equal(llmkit_is_retryable(-(int)i), known && status_is_retryable(i));
+		assert_true(strlen(llmkit_strerror(-(int)i)) > 5);
+	}
+	for (int i = LLMKIT_E_ARGUMENT; i >= LLMKIT_E_JSON; i--) {
+		assert_string_not_equal(llmkit_error_name(i), "LLMKIT_E_UNKNOWN");
+		assert_string_not_equal(llmkit_strerror(i), llmkit_strerror(-5000));
+	}
+	assert_string_equal(llmkit_error_name(-5000), "LLMKIT_E_UNKNOWN");
+	assert_string_equal(llmkit_strerror(0), "success");
+	assert_true(llmkit_is_retryable(LLMKIT_E_DAEMON_LOST));
+	assert_false(llmkit_is_retryable(0));
+}
+
+static void expect_open(const struct mini_script *script, int expected)
+{
+	llmkit *opened = NULL;
+
+	mini_kill(&mini);
+	mini_start(&mini, script);
+	assert_int_equal(mini_open(&mini, &opened), expected);
+	assert_true((opened != NULL) == (expected == 0));
+	llmkit_close(opened);
+}
+
+static void open_names_what_is_wrong(void **state)
+{
+	struct llmkit_options o = {
+		.size = sizeof(o), .socket = mini.socket, .connect_timeout_ms = 1
+	};
+	char path[300];
+	llmkit *opened;
+
+	(void)state;
+	expect_open(&(struct mini_script){ .refuse = STATUS_REFUSED }, LLMKIT_E_REFUSED);
+	expect_open(&(struct mini_script){ .refuse = STATUS_VERSION }, LLMKIT_E_VERSION);
+	expect_open(&(struct mini_script){ .refuse = STATUS_BUSY }, LLMKIT_E_BUSY);
+	expect_open(&(struct mini_script){ .refuse = 4711 }, LLMKIT_E_PROTOCOL);
+	expect_open(&(struct mini_script){ .version = 77 }, LLMKIT_E_VERSION);
+	expect_open(PARTICIPANT, 0);
+	mini_kill(&mini);
+	mini_start(&mini, &(struct mini_script){ .mute = true });
+	assert_int_equal(llmkit_open(&opened, &o), LLMKIT_E_WAIT_TIMEOUT);
+	mini_kill(&mini);
+	assert_int_equal(llmkit_open(&opened, &o), LLMKIT_E_NO_DAEMON);
+	assert_int_equal(unlink(mini.socket), 0);
+	assert_int_equal(llmkit_open(&opened, &o), LLMKIT_E_NO_DAEMON);
+	assert_null(opened);
+	memset(path, 'x', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	o.socket = path;
+	assert_int_equal(llmkit_open(&opened, &o), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_open(NULL, &o), LLMKIT_E_ARGUMENT);
+	o.size = 1;
+	assert_int_equal(llmkit_open(&opened, &o), LLMKIT_E_ARGUMENT);
+	llmkit_close(NULL);
+}
+
+static void null_arguments_are_errors(void **state)
+{
+	struct llmkit_event event;
+	llmkit_request *request = llmkit_request_new(NULL);
+	llmkit_limits *limits;
+	llmkit_stream *stream;
+	char *json;
+
+	(void)state;
+	assert_int_equal(llmkit_submit(kit, request, &stream), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_submit(NULL, request, &stream), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_submit(kit, NULL, &stream), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_stream_next(NULL, 0, &event), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_stream_cancel(NULL), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_dispatch(NULL), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_fd(NULL), -1);
+	assert_int_equal(llmkit_status(NULL, 0, &json), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_limits_open(NULL, "a", "b", "c", &limits), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_acquire(NULL, 1, NULL), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_acquire_until(NULL, 1, 0, NULL), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_limits_count(NULL), 0);
+	llmkit_stream_close(NULL);
+	llmkit_limits_close(NULL);
+	llmkit_request_free(NULL);
+	llmkit_request_free(request);
+}
+
+/* ---- requests ---- */
+
+static void a_request_carries_every_field(void **state)
+{
+	llmkit_request *r = llmkit_request_new("echo");
+	llmkit_stream *stream;
+	struct llmkit_event event;
+
+	(void)state;
+	assert_int_equal(llmkit_request_set_route(r, "a route"), 0);
+	assert_int_equal(llmkit_request_set_user(r, "somebody"), 0);
+	assert_int_equal(llmkit_request_set_user(r, "ann"), 0);
+	assert_int_equal(llmkit_request_set_tag(r, "t1"), 0);
+	assert_int_equal(llmkit_request_set_timeout_ms(r, 1234), 0);
+	assert_int_equal(llmkit_request_add_message(r, "system", "be \"brief\"\n"), 0);
+	assert_int_equal(llmkit_request_add_message(r, "user", ""), 0);
+	assert_int_equal(llmkit_request_set_stream(r, false), 0);
+	assert_int_equal(llmkit_request_set_stream(r, true), 0);
+	assert_int_equal(llmkit_request_set_max_tokens(r, 4294967295u), 0);
+	assert_int_equal(llmkit_request_set_temperature(r, 0.5), 0);
+	assert_int_equal(llmkit_request_set_member(r, "stop", "[\"a\", 1.10]"), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(llmkit_submit(kit, r, &stream), 0);
+		event = next(stream, LLMKIT_EVENT_START);
+		assert_string_equal(event.start.provider, "ann");
+		assert_string_equal(event.start.model, "echo");
+		assert_string_equal(event.start.id, "t1");
+		event = next(stream, LLMKIT_EVENT_TEXT);
+		assert_string_equal(event.text.data,
+			"{\"messages\":["
+			"{\"role\":\"system\",\"content\":\"be \\\"brief\\\"\\n\"},"
+			"{\"role\":\"user\",\"content\":\"\"}],\"stream\":true,"
+			"\"max_tokens\":4294967295,\"temperature\":0.5,\"stop\":[\"a\",1.10]}");
+		assert_int_equal(event.text.length, strlen(event.text.data));
+		event = next(stream, LLMKIT_EVENT_END);
+		assert_string_equal(event.end.finish_reason, "a route");
+		assert_int_equal(event.end.total_us, 1234);
+		llmkit_stream_close(stream);
+	}
+	llmkit_request_free(r);
+}
+
+static void mistakes_are_found_by_the_setters(void **state)
+{
+	llmkit_request *r = llmkit_request_new("echo"), *json;
+	char name[258];
+
+	(void)state;
+	memset(name, 'n', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	assert_int_equal(llmkit_request_set_user(r, NULL), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_user(r, ""), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_user(r, "\xff"), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_user(r, "a\nb"), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_user(r, name), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_user(r, name + 1), 0);
+	assert_int_equal(llmkit_request_add_message(r, "user", "\xc3"), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_add_message(r, "", "x"), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_add_message(NULL, "user", "x"), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_temperature(r, 0.0 / 0.0), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_temperature(r, -1), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_member(r, "x", "{\"a\":"), LLMKIT_E_JSON);
+	assert_int_equal(llmkit_request_set_member(r, "x", ""), LLMKIT_E_JSON);
+	assert_int_equal(llmkit_request_set_member(r, "x", "1 2"), LLMKIT_E_JSON);
+	assert_int_equal(llmkit_request_set_member(r, "messages", "[]"), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_from_json(&json, "m", "[1]", 3), LLMKIT_E_JSON);
+	assert_int_equal(llmkit_request_from_json(&json, "m", "{\"a\":1", 6), LLMKIT_E_JSON);
+	assert_null(json);
+	assert_int_equal(llmkit_request_from_json(&json, "m", "{}", 2), 0);
+	assert_int_equal(llmkit_request_add_message(json, "user", "x"), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_stream(json, true), LLMKIT_E_ARGUMENT);
+	assert_int_equal(llmkit_request_set_member(json, "a", "1"), LLMKIT_E_ARGUMENT);
+	llmkit_request_free(json);
+	llmkit_request_free(r);
+}
+
+static void json_reaches_the_daemon_untouched(void **state)
+{
+	static const char body[] = "{ \"messages\" : [], \"odd\" : 1.00 , \"z\" : null }";
+	llmkit_request *r;
+	llmkit_stream *stream;
+	struct llmkit_event event;
+
+	(void)state;
+	assert_int_equal(llmkit_request_from_json(&r, "echo", body, strlen(body)), 0);
+	assert_int_equal(llmkit_submit(kit, r, &stream), 0);
+	next(stream, LLMKIT_EVENT_START);
+	event = next(stream, LLMKIT_EVENT_TEXT);
+	assert_string_equal(event.text.data, body);
+	llmkit_stream_close(stream);
+	llmkit_request_free(r);
+}
+
+static void a_request_above_the_daemons_size_is_refused_here(void **state)
+{
+	llmkit_request *r = llmkit_request_new("echo");
+	llmkit_stream *stream;
+	char *big = calloc(1, 9000);
+
+	(void)state;
+	llmkit_close(kit);
+	mini_kill(&mini);
+	mini_start(&mini, &(struct mini_script){ .body_max = 8192 });
+	assert_int_equal(mini_open(&mini, &kit), 0);
+	memset(big, 'x', 8999);
+	assert_int_equal(llmkit_request_add_message(r, "user", big), 0);
+	assert_int_equal(llmkit_submit(kit, r, &stream), LLMKIT_E_TOO_LARGE);
+	assert_null(stream);
+	expect_count(submit("count-3"), 3);
+	llmkit_request_free(r);
+	free(big);
+}
+
+static unsigned descriptors_open(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+static void no_descriptor_is_left_behind(void **state)
+{
+	unsigned before;
+	llmkit *another;
+
+	(void)state;
+	mini_kill(&mini);
+	mini_start(&mini, &(struct mini_script){ .role = MSG_ROLE_PARTICIPANT, .extra = true });
+	before = descriptors_open();
+	assert_int_equal(mini_open(&mini, &another), 0);
+	assert_int_equal(descriptors_open(), before + 1);
+	assert_true(llmkit_fd(another) >= 0);
+	llmkit_close(another);
+	assert_int_equal(descriptors_open(), before);
+}
+
+/* ---- events ---- */
+
+static void every_kind_of_event_arrives(void **state)
+{
+	llmkit_stream *stream = submit("all");
+	struct llmkit_event event;
+
+	(void)state;
+	event = next(stream, LLMKIT_EVENT_START);
+	assert_string_equal(event.start.provider, "mini");
+	assert_string_equal(event.start.model, "m");
+	assert_string_equal(event.start.id, "x");
+	event = next(stream, LLMKIT_EVENT_REASONING);
+	assert_string_equal(event.text.data, "hm");
+	event = next(stream, LLMKIT_EVENT_TEXT);
+	assert_string_equal(event.text.data, "");
+	assert_int_equal(event.text.length, 0);
+	event = next(stream, LLMKIT_EVENT_TEXT);
+	assert_string_equal(event.text.data, "gr\xc3\xbc\xc3\x9f");
+	event = next(stream, LLMKIT_EVENT_TOOL_CALL);
+	assert_int_equal(event.tool_call.index, 3);
+	assert_string_equal(event.tool_call.id, "call");
+	assert_string_equal(event.tool_call.name, "weather");
+	assert_string_equal(event.tool_call.arguments, "{\"a\":");
+	event = next(stream, LLMKIT_EVENT_USAGE);
+	assert_int_equal(event.usage.input, 10);
+	assert_int_equal(event.usage.cached_input, -1);
+	assert_int_equal(event.usage.cache_write, 0);
+	assert_int_equal(event.usage.reasoning, 5);
+	event = next(stream, LLMKIT_EVENT_END);
+	assert_string_equal(event.end.finish_reason, "stop");
+	assert_int_equal(llmkit_stream_next(stream, -1, &event), LLMKIT_E_ENDED);
+	assert_int_equal(llmkit_stream_cancel(stream), 0);
+	llmkit_stream_close(stream);
+}
+
+static void an_error_carries_every_field(void **state)
+{
+	llmkit_stream *stream = submit("error");
+	struct llmkit_event event = next(stream, LLMKIT_EVENT_ERROR);
+
+	(void)state;
+	assert_int_equal(event.error.code, LLMKIT_E_PROVIDER_LIMITED);
+	assert_string_equal(event.error.message, "slow down");
+	assert_string_equal(event.error.provider, "mini");
+	assert_int_equal(event.error.http_status, 429);
+	assert_int_equal(event.error.retry_after_ns, 7000000000);
+	assert_string_equal(event.error.limit, "user ann");
+	assert_int_equal(event.error.received, 12);
+	llmkit_stream_close(stream);
+}
+
+static void cancel_ends_the_stream(void **state)
+{
+	llmkit_stream *stream = submit("hang");
+	struct llmkit_event event;
+
+	(void)state;
+	next(stream, LLMKIT_EVENT_START);
+	assert_int_equal(llmkit_stream_next(stream, 0, &event), LLMKIT_E_WAIT_TIMEOUT);
+	assert_int_equal(llmkit_stream_next(stream, 5, &event), LLMKIT_E_WAIT_TIMEOUT);
+	assert_int_equal(llmkit_stream_cancel(stream), 0);
+	assert_int_equal(llmkit_stream_next(stream, -1, &event), 0);
+	assert_int_equal(event.type, LLMKIT_EVENT_ERROR);
+	assert_int_equal(event.error.code, LLMKIT_E_CANCELLED);
+	llmkit_stream_close(stream);
+}
+
+static void timeout_zero_makes_progress_without_dispatch(void **state)
+{
+	llmkit_stream *stream = submit("paced-20");
+	unsigned seen = 0;
+	int r;
+
+	(void)state;
+	do {
+		struct llmkit_event event;
+
+		r = llmkit_stream_next(stream, 0, &event);
+		if (r == 0 && event.type == LLMKIT_EVENT_TEXT)
+			seen++;
+		assert_true(r == 0 || r == LLMKIT_E_WAIT_TIMEOUT || r == LLMKIT_E_ENDED);
+	} while (r != LLMKIT_E_ENDED);
+	assert_int_equal(seen, 20);
+	llmkit_stream_close(stream);
+}
+
+static void closing_in_the_middle_disturbs_nobody(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 50; i++) {
+		llmkit_stream *left = submit(i % 2 ? "hang" : "count-100");
+		llmkit_stream *kept = submit("count-10");
+
+		if (i % 3)
+			llmkit_stream_close(left);
+		expect_count(kept, 10);
+		if (i % 3 == 0)
+			llmkit_stream_close(left);
+	}
+}
+
+static void status_is_json(void **state)
+{
+	char *json;
+
+	(void)state;
+	assert_int_equal(llmkit_status(kit, WAIT_MS, &json), 0);
+	assert_string_equal(json, "{\"ok\":true}");
+	free(json);
+	mini_kill(&mini);
+	assert_int_equal(llmkit_status(kit, WAIT_MS, &json), LLMKIT_E_NO_DAEMON);
+	assert_null(json);
+}
+
+/* ---- a daemon that fails ---- */
+
+static void what_was_sent_is_read_before_the_loss(const char *model)
+{
+	llmkit_stream *bystander = submit("hang"), *stream = submit(model), *none;
+	llmkit_request *request = llmkit_request_new("count-1");
+	struct llmkit_event event;
+
+	next(stream, LLMKIT_EVENT_START);
+	event = next(stream, LLMKIT_EVENT_TEXT);
+	assert_string_equal(event.text.data, "abc");
+	event = next(stream, LLMKIT_EVENT_ERROR);
+	assert_int_equal(event.error.code, LLMKIT_E_DAEMON_LOST);
+	assert_int_equal(event.error.received, 3);
+	llmkit_stream_close(stream);
+	next(bystander, LLMKIT_EVENT_START);
+	expect_failure(bystander, LLMKIT_E_DAEMON_LOST);
+	assert_int_equal(llmkit_request_add_message(request, "user", "x"), 0);
+	assert_int_equal(llmkit_submit(kit, request, &none), LLMKIT_E_NO_DAEMON);
+	assert_null(none);
+	llmkit_request_free(request);
+	mini_kill(&mini);
+	mini_start(&mini, PARTICIPANT);
+	expect_count(submit("count-5"), 5);
+}
+
+static void a_lost_daemon_is_a_clear_error_and_the_next_one_is_found(void **state)
+{
+	(void)state;
+	what_was_sent_is_read_before_the_loss("die");
+	what_was_sent_is_read_before_the_loss("half");
+}
+
+/* The loss is found by writing: what was sent before must not be lost with it. */
+static void a_submit_to_a_dead_daemon_goes_to_the_next(void **state)
+{
+	struct pollfd p = { .fd = llmkit_fd(kit), .events = POLLIN };
+	llmkit_stream *open;
+
+	(void)state;
+	assert_int_equal(llmkit_dispatch(kit), 0);
+	open = submit("count-3");
+	assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+	mini_kill(&mini);
+	mini_start(&mini, PARTICIPANT);
+	expect_count(submit("count-7"), 7);
+	expect_count(open, 3);
+}
+
+static void garbage_is_a_protocol_error(void **state)
+{
+	llmkit_stream *stream = submit("garbage"), *other = submit("hang");
+
+	(void)state;
+	next(stream, LLMKIT_EVENT_TEXT);
+	expect_failure(stream, LLMKIT_E_PROTOCOL);
+	/* It ends the connection; the next request makes another. */
+	expect_failure(other, LLMKIT_E_PROTOCOL);
+	expect_count(submit("count-4"), 4);
+}
+
+static void a_bad_body_ends_one_stream_only(void **state)
+{
+	llmkit_stream *other = submit("paced-30"), *bad = submit("badbody");
+
+	(void)state;
+	expect_failure(bad, LLMKIT_E_PROTOCOL);
+	expect_count(other, 30);
+}
+
+static void an_error_of_the_connection_reaches_every_stream(void **state)
+{
+	llmkit_stream *first = submit("hang"), *second = submit("bye");
+
+	(void)state;
+	next(first, LLMKIT_EVENT_START);
+	expect_failure(first, LLMKIT_E_SHUTTING_DOWN);
+	expect_failure(second, LLMKIT_E_SHUTTING_DOWN);
+	expect_count(submit("count-2"), 2);
+}
+
+static void a_reader_that_is_too_slow_ends_alone(void **state)
+{
+	llmkit_stream *slow = submit("flood"), *other = submit("count-3");
+	struct llmkit_event event;
+	uint64_t received = 0;
+
+	(void)state;
+	expect_count(other, 3);
+	for (;;) {
+		assert_int_equal(llmkit_stream_next(slow, WAIT_MS, &event), 0);
+		if (event.type != LLMKIT_EVENT_TEXT)
+			break;
+		received += event.text.length;
+	}
+	assert_int_equal(event.type, LLMKIT_EVENT_ERROR);
+	assert_int_equal(event.error.code, LLMKIT_E_TOO_LARGE);
+	assert_int_equal(event.error.received, received);
+	assert_true(received > (60u << 20) && received <= (64u << 20));
+	llmkit_stream_close(slow);
+	expect_count(submit("count-3"), 3);
+}
+
+/* Both sides write more than the sockets hold: nobody waits for the other for ever. */
+static void large_requests_pass_a_daemon_that_is_writing(void **state)
+{
+	llmkit_stream *block = submit("block"), *echo;
+	llmkit_request *r = llmkit_request_new("echo");
+	char *big = malloc(8u << 20);
+	struct llmkit_event event;
+
+	(void)state;
+	memset(big, 'y', (8u << 20) - 1);
+	big[(8u << 20) - 1] = '\0';
+	assert_int_equal(llmkit_request_add_message(r, "user", big), 0);
+	assert_int_equal(llmkit_submit(kit, r, &echo), 0);
+	for (int i = 0; i < 8; i++)
+		next(block, LLMKIT_EVENT_TEXT);
+	next(block, LLMKIT_EVENT_END);
+	next(echo, LLMKIT_EVENT_START);
+	event = next(echo, LLMKIT_EVENT_TEXT);
+	assert_true(event.text.length > 8u << 20);
+	llmkit_stream_close(echo);
+	llmkit_stream_close(block);
+	llmkit_request_free(r);
+	free(big);
+}
+
+static void *wait_for_the_loss(void *arg)
+{
+	llmkit_stream *stream = arg;
+	struct llmkit_event event;
+
+	next(stream, LLMKIT_EVENT_START);
+	/* Without a timeout, which would find the loss as well when it ends. */
+	assert_int_equal(llmkit_stream_next(stream, -1, &event), 0);
+	assert_int_equal(event.type, LLMKIT_EVENT_ERROR);
+	assert_int_equal(event.error.code, LLMKIT_E_DAEMON_LOST);
+	llmkit_stream_close(stream);
+	return NULL;
+}
+
+/* It is alive but takes nothing any more: who writes notices, who reads is told. */
+static void a_daemon_that_stopped_is_given_up(void **state)
+{
+	struct llmkit_options o = {
+		.size = sizeof(o), .socket = mini.socket, .connect_timeout_ms = 100
+	};
+	llmkit_request *r = llmkit_request_new("echo");
+	char *big = calloc(1, 8u << 20);
+	llmkit_stream *stream;
+	pthread_t thread;
+
+	(void)state;
+	llmkit_close(kit);
+	assert_int_equal(llmkit_open(&kit, &o), 0);
+	stream = submit("hang");
+	assert_int_equal(pthread_create(&thread, NULL, wait_for_the_loss, stream), 0);
+	poll(NULL, 0, 20);
+	assert_int_equal(kill(mini.pid, SIGSTOP), 0);
+	memset(big, 'x', (8u << 20) - 1);
+	assert_int_equal(llmkit_request_add_message(r, "user", big), 0);
+	assert_int_equal(llmkit_submit(kit, r, &stream), LLMKIT_E_WAIT_TIMEOUT);
+	pthread_join(thread, NULL);
+	llmkit_request_free(r);
+	free(big);
+}
+
+/* ---- signals ---- */
+
+static void on_alarm(int number)
+{
+	(void)number;
+}
+
+static void a_storm_of_signals_loses_nothing(void **state)
+{
+	struct sigaction action = { .sa_handler = on_alarm }, before;
+	struct itimerval often = { { 0, 500 }, { 0, 500 } }, never = { 0 };
+
+	(void)state;
+	assert_int_equal(sigaction(SIGALRM, &action, &before), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+	for (int i = 0; i < 20; i++) {
+		llmkit *another;
+
+		expect_count(submit("paced-10"), 10);
+		expect_count(submit("count-3000"), 3000);
+		assert_int_equal(mini_open(&mini, &another), 0);
+		llmkit_close(another);
+	}
+	setitimer(ITIMER_REAL, &never, NULL);
+	sigaction(SIGALRM, &before, NULL);
+}
+
+/* ---- threads ---- */
+
+#define THREADS 8
+#define ROUNDS 12
+
+static void run_threads(void *(*body)(void *))
+{
+	pthread_t thread[THREADS];
+
+	for (uintptr_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, body, (void *)i), 0);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+}
+
+/* Streams are opened together and read one after the other, so most frames are read by others. */
+static void *read_many(void *arg)
+{
+	llmkit_stream *stream[4];
+
+	for (int round = 0; round < ROUNDS; round++) {
+		for (int i = 0; i < 4; i++)
+			stream[i] = submit(i % 2 ? "paced-9" : "count-40");
+		for (int i = 0; i < 4; i++)
+			expect_count(stream[((uintptr_t)arg + (unsigned)i) % 4],
+				((uintptr_t)arg + (unsigned)i) % 2 ? 9 : 40);
+	}
+	return NULL;
+}
+
+static void threads_share_one_connection(void **state)
+{
+	(void)state;
+	run_threads(read_many);
+}
+
+static void *read_few(void *arg)
+{
+	(void)arg;
+	expect_count(submit("paced-7"), 7);
+	return NULL;
+}
+
+/* Whoever reads for all may leave first: another has to read on. */
+static void a_reader_that_leaves_is_followed(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	for (int i = 0; i < 15; i++) {
+		llmkit_stream *stream = submit("late");
+
+		assert_int_equal(pthread_create(&thread, NULL, read_few, NULL), 0);
+		poll(NULL, 0, i % 5); /* mostly it reads first */
+		expect_count(stream, 0);
+		pthread_join(thread, NULL);
+	}
+}
+
+static void *echo_large(void *arg)
+{
+	size_t length = 200000;
+	char *text = malloc(length + 1);
+	llmkit_request *r = llmkit_request_new("echo");
+
+	memset(text, 'a' + (int)(uintptr_t)arg, length);
+	text[length] = '\0';
+	assert_int_equal(llmkit_request_add_message(r, "user", text), 0);
+	for (int i = 0; i < ROUNDS; i++) {
+		llmkit_stream *stream;
+		struct llmkit_event event;
+
+		assert_int_equal(llmkit_submit(kit, r, &stream), 0);
+		next(stream, LLMKIT_EVENT_START);
+		event = next(stream, LLMKIT_EVENT_TEXT);
+		assert_non_null(strstr(event.text.data, text));
+		next(stream, LLMKIT_EVENT_END);
+		llmkit_stream_close(stream);
+	}
+	llmkit_request_free(r);
+	free(text);
+	return NULL;
+}
+
+static void threads_send_whole_frames(void **state)
+{
+	(void)state;
+	run_threads(echo_large);
+}
+
+/* While the daemon comes and goes, every stream ends, well or as lost. */
+static void *read_through_losses(void *arg)
+{
+	llmkit_request *r = llmkit_request_new("paced-20");
+	uint64_t until = clock_boottime_ns() + 700 * NSEC_PER_MSEC;
+
+	(void)arg;
+	assert_int_equal(llmkit_request_add_message(r, "user", "x"), 0);
+	while (clock_boottime_ns() < until) {
+		llmkit_stream *stream;
+		struct llmkit_event event = { 0 };
+
+		if (llmkit_submit(kit, r, &stream) < 0)
+			continue;
+		while (event.type != LLMKIT_EVENT_END && event.type != LLMKIT_EVENT_ERROR)
+			assert_int_equal(llmkit_stream_next(stream, WAIT_MS, &event), 0);
+		if (event.type == LLMKIT_EVENT_ERROR)
+			assert_int_equal(event.error.code, LLMKIT_E_DAEMON_LOST);
+		llmkit_stream_close(stream);
+	}
+	llmkit_request_free(r);
+	return NULL;
+}
+
+static void threads_live_through_losses(void **state)
+{
+	pthread_t thread[THREADS];
+
+	(void)state;
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, read_through_losses, NULL), 0);
+	for (int i = 0; i < 10; i++) {
+		poll(NULL, 0, 50);
+		mini_kill(&mini);
+		mini_start(&mini, PARTICIPANT);
+	}
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+}
+
+/* ---- event loops ---- */
+
+/* Reads what can be had without waiting; whether the stream has ended. */
+static bool drain(llmkit_stream *stream, unsigned *texts)
+{
+	struct llmkit_event event;
+	int r;
+
+	while ((r = llmkit_stream_next(stream, 0, &event)) == 0)
+		*texts += event.type == LLMKIT_EVENT_TEXT;
+	assert_true(r == LLMKIT_E_WAIT_TIMEOUT || r == LLMKIT_E_ENDED);
+	return r == LLMKIT_E_ENDED;
+}
+
+static void loop_over(llmkit_stream **stream, int count, unsigned *texts)
+{
+	int open = count;
+
+	while (open > 0) {
+		struct pollfd p = { .fd = llmkit_fd(kit), .events = POLLIN };
+
+		assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+		llmkit_dispatch(kit);
+		for (int i = 0; i < count; i++) {
+			if (stream[i] && drain(stream[i], texts)) {
+				llmkit_stream_close(stream[i]);
+				stream[i] = NULL;
+				open--;
+			}
+		}
+	}
+}
+
+static void an_event_loop_sees_everything(void **state)
+{
+	llmkit_stream *stream[8];
+	unsigned texts = 0;
+	int fd = llmkit_fd(kit);
+
+	(void)state;
+	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	for (int i = 0; i < 8; i++)
+		stream[i] = submit(i % 2 ? "paced-15" : "count-30");
+	loop_over(stream, 8, &texts);
+	assert_int_equal(texts, 4 * 15 + 4 * 30);
+	/* A lost daemon is an event as well, and the descriptor stays. */
+	stream[0] = submit("hang");
+	stream[1] = submit("die");
+	texts = 0;
+	loop_over(stream, 2, &texts);
+	assert_int_equal(texts, 1);
+	assert_int_equal(llmkit_dispatch(kit), LLMKIT_E_DAEMON_LOST);
+	mini_kill(&mini);
+	mini_start(&mini, PARTICIPANT);
+	stream[0] = submit("paced-5");
+	assert_int_equal(llmkit_fd(kit), fd);
+	loop_over(stream, 1, &texts);
+	assert_int_equal(texts, 6);
+}
+
+/* A thread that waits reads the loop's frames from the socket, and sees the daemon's end: the
+ * loop must still wake. */
+static void an_event_loop_beside_a_waiting_thread_sees_everything(void **state)
+{
+	llmkit_stream *stream[4];
+	unsigned texts = 0;
+	pthread_t thread;
+
+	(void)state;
+	assert_true(llmkit_fd(kit) >= 0);
+	assert_int_equal(pthread_create(&thread, NULL, wait_for_the_loss, submit("hang")), 0);
+	for (int round = 0; round < 20; round++) {
+		for (int i = 0; i < 4; i++)
+			stream[i] = submit("paced-6");
+		loop_over(stream, 4, &texts);
+	}
+	assert_int_equal(texts, 20 * 4 * 6);
+	stream[0] = submit("die");
+	loop_over(stream, 1, &texts);
+	pthread_join(thread, NULL);
+}
+
+#define test_(name_) cmocka_unit_test_setup_teardown(name_, start, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(errors_have_names_texts_and_advice),
+		test_(open_names_what_is_wrong),
+		test_(null_arguments_are_errors),
+		test_(a_request_carries_every_field),
+		test_(mistakes_are_found_by_the_setters),
+		test_(json_reaches_the_daemon_untouched),
+		test_(a_request_above_the_daemons_size_is_refused_here),
+		test_(no_descriptor_is_left_behind),
+		test_(every_kind_of_event_arrives),
+		test_(an_error_carries_every_field),
+		test_(cancel_ends_the_stream),
+		test_(timeout_zero_makes_progress_without_dispatch),
+		test_(closing_in_the_middle_disturbs_nobody),
+		test_(status_is_json),
+		test_(a_lost_daemon_is_a_clear_error_and_the_next_one_is_found),
+		test_(a_submit_to_a_dead_daemon_goes_to_the_next),
+		test_(garbage_is_a_protocol_error),
+		test_(a_bad_body_ends_one_stream_only),
+		test_(an_error_of_the_connection_reaches_every_stream),
+		test_(a_reader_that_is_too_slow_ends_alone),
+		test_(large_requests_pass_a_daemon_that_is_writing),
+		test_(a_daemon_that_stopped_is_given_up),
+		test_(a_storm_of_signals_loses_nothing),
+		test_(threads_share_one_connection),
+		test_(a_reader_that_leaves_is_followed),
+		test_(threads_send_whole_frames),
+		test_(threads_live_through_losses),
+		test_(an_event_loop_sees_everything),
+		test_(an_event_loop_beside_a_waiting_thread_sees_everything),
+	};
+
+	return cmocka_run_group_tests_name("llmkit", tests, NULL, NULL);
+}

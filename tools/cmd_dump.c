@@ -1,0 +1,384 @@
+/* llmkit dump: every field of the control region, as text or JSON, with or without a daemon. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/clock.h"
+#include "base/paths.h"
+#include "base/process.h"
+#include "proto/json.h"
+#include "proto/utf8.h"
+#include "shm/bucket.h"
+#include "shm/counters.h"
+#include "shm/layout.h"
+#include "shm/participant.h"
+#include "shm/region.h"
+#include "tools/command.h"
+
+static const char usage[] =
+	"usage: llmkit dump [--json] [--region FILE] [--socket PATH]\n"
+	"\n"
+	"Prints every field of the control region: header, clock, limits, participants, counters.\n"
+	"Needs no daemon: it reads the file, also the one a dead daemon left.\n"
+	"\n"
+	"      --json         one JSON object\n"
+	"      --region FILE  the region's file (default: beside the socket)\n"
+	"  -s, --socket PATH  the daemon's socket\n"
+	"  -h, --help         this text\n"
+	"\n"
+	"The file belongs to the daemon's user: run as that user or as root.\n";
+
+static uint64_t load(const shared_u64 *word)
+{
+	return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+/* One list of the header's fields for both forms. */
+struct field {
+	const char *name;
+	uint64_t value;
+};
+
+static size_t header_fields(const struct layout_header *h, struct field *out)
+{
+	const struct field fields[] = {
+		{ "version", h->version },
+		{ "compatible", h->compatible },
+		{ "header_size", h->header_size },
+		{ "total_size", h->total_size },
+		{ "layout_hash", h->layout_hash },
+		{ "features", h->features },
+		{ "boot_id_high", h->boot_id[0] },
+		{ "boot_id_low", h->boot_id[1] },
+		{ "created_ns", h->created_ns },
+		{ "section_count", h->section_count },
+		{ "state", load(&h->state) },
+		{ "generation", load(&h->generation) },
+		{ "daemon_pid", load(&h->daemon_pid) },
+		{ "daemon_start", load(&h->daemon_start) },
+		{ "heartbeat_ns", load(&h->heartbeat_ns) },
+		{ "adopted_ns", load(&h->adopted_ns) },
+		{ "empty_since_ns", load(&h->empty_since_ns) },
+		{ "timebase_sequence", load(&h->timebase.sequence) },
+		{ "timebase_cycles0", load(&h->timebase.cycles0) },
+		{ "timebase_ns0", load(&h->timebase.ns0) },
+		{ "timebase_multiplier", load(&h->timebase.multiplier) },
+		{ "timebase_validity", load(&h->timebase.validity) },
+	};
+
+	memcpy(out, fields, sizeof(fields));
+	return ARRAY_SIZE(fields);
+}
+
+#define FIELDS_MAX 32
+
+/* ---- is anybody behind it ---- */
+
+static bool daemon_is_alive(const struct region_status *s)
+{
+	uint64_t start;
+
+	return process_start_ticks(s->daemon_pid, &start) == 0 && start == s->daemon_start;
+}
+
+static void describe_daemon(const struct region *r, uint64_t now_ns, char *out, size_t size)
+{
+	struct region_status s;
+	double age;
+
+	region_status(r, &s);
+	age = now_ns > s.heartbeat_ns ? (double)(now_ns - s.heartbeat_ns) / 1e9 : 0;
+	if (daemon_is_alive(&s))
+		snprintf(out, size, "running, pid %llu, heartbeat %.1f s ago",
+			(unsigned long long)s.daemon_pid, age);
+	else if (s.closed)
+		snprintf(out, size, "stopped in order %.1f s ago; budgets stay valid", age);
+	else
+		snprintf(out, size,
+			"DEAD: pid %llu did not stop in order, last heartbeat %.1f s ago; budgets "
+			"stay valid and the next daemon adopts them",
+			(unsigned long long)s.daemon_pid, age);
+}
+
+static const char *participant_state_name(enum participant_state state)
+{
+	return state == PARTICIPANT_ATTACHED ? "attached" :
+		state == PARTICIPANT_ORPHAN  ? "orphan" :
+					       "free";
+}
+
+/* ---- text ---- */
+
+static void text_header(const struct region *r)
+{
+	struct field fields[FIELDS_MAX];
+	size_t count = header_fields(r->header, fields);
+
+	puts("\nheader");
+	for (size_t i = 0; i < count; i++)
+		printf("  %-20s %llu\n", fields[i].name, (unsigned long long)fields[i].value);
+	for (uint64_t i = 0; i < r->header->section_count && i < LAYOUT_SECTIONS; i++) {
+		const struct layout_section *s = &r->header->section[i];
+
+		printf("  section %-12llu offset %llu, %llu rows of %llu bytes\n",
+			(unsigned long long)s->type, (unsigned long long)s->offset,
+			(unsigned long long)s->rows, (unsigned long long)s->row_size);
+	}
+}
+
+static void text_buckets(const struct region *r, uint64_t now_ns)
+{
+	struct bucket_view v;
+
+	printf("\nlimits\n  %5s %-9s %-24s %10s %10s %10s %9s %12s %12s\n", "row", "scope", "name",
+		"requests", "per", "burst", "available", "admitted", "rejected");
+	for (uint32_t i = 0; i < r->buckets; i++) {
+		if (!bucket_view(r, i, now_ns, &v))
+			continue;
+		printf("  %5u %-9s %-24s %10llu %8.3fs %10llu %9llu %12llu %12llu\n", i,
+			bucket_scope_name(v.scope), v.name, (unsigned long long)v.limit,
+			(double)v.window_ns / 1e9, (unsigned long long)v.burst,
+			(unsigned long long)v.available, (unsigned long long)v.admitted,
+			(unsigned long long)v.rejected);
+	}
+}
+
+/* The words as they lie there; interval and basis in 1/4096 ns. */
+static void text_bucket_words(const struct region *r, uint64_t now_ns)
+{
+	struct bucket_view v;
+
+	printf("\nlimits, their words\n  %5s %20s %20s %20s %20s %20s %20s\n", "row", "tat_ns",
+		"interval", "tolerance_ns", "basis", "changed_ns", "key");
+	for (uint32_t i = 0; i < r->buckets; i++) {
+		const struct layout_bucket *b = &r->bucket[i];
+
+		if (bucket_view(r, i, now_ns, &v))
+			printf("  %5u %20llu %20llu %20llu %20llu %20llu %20llu\n", i,
+				(unsigned long long)v.tat, (unsigned long long)load(&b->interval),
+				(unsigned long long)load(&b->tolerance),
+				(unsigned long long)load(&b->basis),
+				(unsigned long long)load(&b->changed_ns),
+				(unsigned long long)load(&b->key));
+	}
+}
+
+static void text_participants(const struct region *r, uint64_t now_ns)
+{
+	struct participant_view v;
+
+	printf("\nparticipants\n  %5s %-9s %10s %10s %12s %10s %12s\n", "row", "state", "pid",
+		"uid", "start", "generation", "attached");
+	for (uint32_t i = 0; i < r->participants; i++) {
+		if (!participant_view(r, i, &v) || v.state == PARTICIPANT_FREE)
+			continue;
+		printf("  %5u %-9s %10llu %10llu %12llu %10llu %10.1fs\n", i,
+			participant_state_name(v.state), (unsigned long long)v.pid,
+			(unsigned long long)v.uid, (unsigned long long)v.start,
+			(unsigned long long)v.generation,
+			now_ns > v.attached_ns ? (double)(now_ns - v.attached_ns) / 1e9 : 0.0);
+	}
+}
+
+static void text_counters(const struct region *r)
+{
+	puts("\ncounters");
+	for (enum counter c = 0; c < COUNTERS && c < r->counters; c++)
+		printf("  %-24s %14llu %-12s %s\n", counter_name(c),
+			(unsigned long long)counter_read(r, c), counter_unit(c), counter_help(c));
+}
+
+static int print_text(const struct region *r, const char *path, uint64_t now_ns)
+{
+	char daemon[256];
+
+	describe_daemon(r, now_ns, daemon, sizeof(daemon));
+	printf("region  %s\ndaemon  %s\n", path, daemon);
+	text_header(r);
+	text_buckets(r, now_ns);
+	text_bucket_words(r, now_ns);
+	text_participants(r, now_ns);
+	text_counters(r);
+	return COMMAND_OK;
+}
+
+/* ---- JSON ---- */
+
+static void json_header(struct json *j, const struct region *r)
+{
+	struct field fields[FIELDS_MAX];
+	size_t count = header_fields(r->header, fields);
+
+	json_object_begin(j, "header");
+	for (size_t i = 0; i < count; i++)
+		json_uint(j, fields[i].name, fields[i].value);
+	json_array_begin(j, "sections");
+	for (uint64_t i = 0; i < r->header->section_count && i < LAYOUT_SECTIONS; i++) {
+		json_object_begin(j, NULL);
+		json_uint(j, "type", r->header->section[i].type);
+		json_uint(j, "offset", r->header->section[i].offset);
+		json_uint(j, "row_size", r->header->section[i].row_size);
+		json_uint(j, "rows", r->header->section[i].rows);
+		json_object_end(j);
+	}
+	json_array_end(j);
+	json_object_end(j);
+}
+
+static void json_bucket(
+	struct json *j, const struct region *r, uint32_t row, struct bucket_view *v)
+{
+	const struct layout_bucket *b = &r->bucket[row];
+
+	json_object_begin(j, NULL);
+	json_uint(j, "row", row);
+	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
+	/* Participants may have written anything here. */
+	utf8_repair(v->name, strlen(v->name));
+	json_str(j, "name", str_of(v->name));
+	json_uint(j, "limit", v->limit);
+	json_uint(j, "window_ns", v->window_ns);
+	json_uint(j, "burst", v->burst);
+	json_uint(j, "available", v->available);
+	json_uint(j, "admitted", v->admitted);
+	json_uint(j, "rejected", v->rejected);
+	json_uint(j, "tat_ns", v->tat);
+	json_uint(j, "interval", load(&b->interval));
+	json_uint(j, "tolerance_ns", load(&b->tolerance));
+	json_uint(j, "key", load(&b->key));
+	json_uint(j, "basis", load(&b->basis));
+	json_uint(j, "changed_ns", load(&b->changed_ns));
+	json_object_end(j);
+}
+
+static void json_tables(struct json *j, const struct region *r, uint64_t now_ns)
+{
+	struct participant_view p;
+	struct bucket_view b;
+
+	json_array_begin(j, "limits");
+	for (uint32_t i = 0; i < r->buckets; i++)
+		if (bucket_view(r, i, now_ns, &b))
+			json_bucket(j, r, i, &b);
+	json_array_end(j);
+	json_array_begin(j, "participants");
+	for (uint32_t i = 0; i < r->participants; i++) {
+		if (!participant_view(r, i, &p) || p.state == PARTICIPANT_FREE)
+			continue;
+		json_object_begin(j, NULL);
+		json_uint(j, "row", i);
+		json_str(j, "state", str_of(participant_state_name(p.state)));
+		json_uint(j, "pid", p.pid);
+		json_uint(j, "start", p.start);
+		json_uint(j, "uid", p.uid);
+		json_uint(j, "generation", p.generation);
+		json_uint(j, "attached_ns", p.attached_ns);
+		json_object_end(j);
+	}
+	json_array_end(j);
+	json_object_begin(j, "counters");
+	for (enum counter c = 0; c < COUNTERS && c < r->counters; c++)
+		json_uint(j, counter_name(c), counter_read(r, c));
+	json_object_end(j);
+}
+
+static int print_json(const struct region *r, const char *path, uint64_t now_ns)
+{
+	aux_cleanup(buffer_deinit) struct buffer out = BUFFER_NULL;
+	aux_cleanup(json_freep) struct json *j = json_new();
+	struct region_status s;
+
+	if (!j)
+		return COMMAND_FAILED;
+	region_status(r, &s);
+	json_object_begin(j, NULL);
+	json_str(j, "region", str_of(path));
+	json_bool(j, "daemon_alive", daemon_is_alive(&s));
+	json_bool(j, "closed", s.closed);
+	json_uint(j, "now_ns", now_ns);
+	json_header(j, r);
+	json_tables(j, r, now_ns);
+	json_object_end(j);
+	if (json_finish(j, true, &out) < 0) {
+		fputs("llmkit dump: the region holds a name that is not UTF-8\n", stderr);
+		return COMMAND_FAILED;
+	}
+	printf("%.*s\n", STR_ARG(buffer_str(&out)));
+	return COMMAND_OK;
+}
+
+/* ---- opening ---- */
+
+static int attach(struct region *r, const char *path)
+{
+	aux_cleanup(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int outcome;
+
+	if (fd < 0) {
+		fprintf(stderr, "llmkit dump: %s: %s%s\n", path, strerror(errno),
+			errno == ENOENT ? "; has llmkitd ever run here? see --region and --socket" :
+				errno == EACCES ? "; run as the daemon's user or as root" :
+						  "");
+		return COMMAND_FAILED;
+	}
+	outcome = region_attach(r, fd, false, NULL);
+	if (outcome != REGION_OK) {
+		fprintf(stderr, "llmkit dump: %s: %s\n", path,
+			outcome < 0 ? strerror(-outcome) :
+				      region_outcome_text((enum region_outcome)outcome));
+		return COMMAND_FAILED;
+	}
+	return COMMAND_OK;
+}
+
+static int dump(const char *region, const char *socket, bool as_json)
+{
+	char socket_path[PATHS_MAX], path[PATHS_MAX];
+	struct region r = REGION_NULL;
+	uint64_t now_ns = clock_boottime_ns();
+	int code;
+
+	if (!region) {
+		if (paths_socket(socket, socket_path, sizeof(socket_path)) < 0 ||
+			paths_region(socket_path, path, sizeof(path)) < 0)
+			return fputs("llmkit dump: the path is too long\n", stderr), COMMAND_USAGE;
+		region = path;
+	}
+	code = attach(&r, region);
+	if (code == COMMAND_OK)
+		code = as_json ? print_json(&r, region, now_ns) : print_text(&r, region, now_ns);
+	region_detach(&r);
+	return code;
+}
+
+int cmd_dump(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "region", required_argument, NULL, 'r' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	const char *region = NULL, *socket = NULL;
+	bool as_json = false;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "s:h", options, NULL)) != -1) {
+		if (option == 'h')
+			return fputs(usage, stdout) < 0 ? COMMAND_FAILED : COMMAND_OK;
+		if (option == 'j')
+			as_json = true;
+		else if (option == 'r')
+			region = optarg;
+		else if (option == 's')
+			socket = optarg;
+		else
+			return fputs("Try: llmkit dump --help\n", stderr), COMMAND_USAGE;
+	}
+	if (command_has_rest(argc, argv))
+		return COMMAND_USAGE;
+	return dump(region, socket, as_json);
+}

@@ -1,0 +1,73 @@
+/* llmkit status: what the daemon says of itself. */
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/str.h"
+#include "libclient/llmkit.h"
+#include "proto/json.h"
+#include "tools/command.h"
+
+#define STATUS_TIMEOUT_MS 5000
+
+static const char usage[] = "usage: llmkit status [--json] [--socket PATH]\n"
+			    "\n"
+			    "Asks the daemon for its state, providers, models, routes and limits.\n"
+			    "\n"
+			    "      --json         one JSON object, as the daemon sent it\n"
+			    "  -s, --socket PATH  the daemon's socket\n"
+			    "  -h, --help         this text\n";
+
+static int print_line(void *context, const char *path, struct str value)
+{
+	(void)context;
+	return printf("%-32s %.*s\n", path, STR_ARG(value)) < 0;
+}
+
+static int ask(const char *socket, bool as_json)
+{
+	llmkit *kit = NULL;
+	char *json = NULL;
+	int r, code = command_open(&kit, "llmkit-status/" PROJECT_VERSION, socket);
+
+	if (code != COMMAND_OK)
+		return code;
+	r = llmkit_status(kit, STATUS_TIMEOUT_MS, &json);
+	if (r != 0)
+		code = command_fail("asking for the status", r, socket);
+	else if (as_json)
+		puts(json);
+	else if (json_flatten(str_of(json), print_line, NULL) != 0)
+		code = command_fail("reading the status", LLMKIT_E_PROTOCOL, socket);
+	free(json);
+	llmkit_close(kit);
+	return code;
+}
+
+int cmd_status(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	const char *socket = NULL;
+	bool as_json = false;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "s:h", options, NULL)) != -1) {
+		if (option == 'h')
+			return fputs(usage, stdout) < 0 ? COMMAND_FAILED : COMMAND_OK;
+		if (option == 'j')
+			as_json = true;
+		else if (option == 's')
+			socket = optarg;
+		else
+			return fputs("Try: llmkit status --help\n", stderr), COMMAND_USAGE;
+	}
+	if (command_has_rest(argc, argv))
+		return COMMAND_USAGE;
+	return ask(socket, as_json);
+}
