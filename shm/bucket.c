@@ -450,10 +450,19 @@ static uint64_t honest_debt(uint64_t most, uint64_t interval)
 	return min_u64(cost_of(most, interval), DEBT_MAX) + WAIT_SLACK;
 }
 
+/* What is owed at one interval, counted at another, rounded up. Above most_ns it is no debt but the
+ * time since now, which admissions went on in: a slower limit must not stretch that. */
+static unsigned __int128 recounted(uint64_t owed, uint64_t from, uint64_t to, uint64_t most_ns)
+{
+	uint64_t elapsed = to > from && owed > most_ns ? owed - most_ns : 0;
+
+	return ((unsigned __int128)(owed - elapsed) * to + from - 1) / from + elapsed;
+}
+
 /*
- * Recounts the debt in tat from one interval to another, rounded up. All of it is kept, also what
- * is above the new burst: else lowering a burst and raising it again would refill it. Only above
- * most units tat must be broken, and is cut to that. Returns the units owed, rounded up.
+ * Recounts the debt in tat from one interval to another. All of it is kept, also what is above the
+ * new burst: else lowering a burst and raising it again would refill it. Only above most units tat
+ * must be broken, and is cut to that. Returns the units owed, rounded up.
  */
 static uint64_t debt_recount(
 	struct layout_bucket *b, uint64_t from, uint64_t to, uint64_t most, uint64_t now_ns)
@@ -461,19 +470,19 @@ static uint64_t debt_recount(
 	uint64_t tat = load(&b->tat), honest_ns = min_u64(honest_debt(most, from), TOLERANCE_MAX);
 
 	for (int i = 0; i < TRIES_MAX; i++) {
-		unsigned __int128 owed = tat > now_ns ? tat - now_ns : 0;
+		uint64_t owed = tat > now_ns ? tat - now_ns : 0, units = most;
 		unsigned __int128 debt = cost_of(most, to);
-		uint64_t units = most;
 
 		if (owed <= honest_ns) {
-			debt = (owed * to + from - 1) / from;
-			units = (uint64_t)(((owed << FRACTION_BITS) + from - 1) / from);
+			debt = recounted(owed, from, to, cost_of(most, from));
+			units = (uint64_t)((((unsigned __int128)owed << FRACTION_BITS) + from - 1) /
+				from);
 		}
 		if (debt > DEBT_MAX)
 			debt = DEBT_MAX;
 		if (atomic_compare_exchange_strong_explicit(&b->tat, &tat, now_ns + (uint64_t)debt,
 			    memory_order_acq_rel, memory_order_relaxed))
-			return min_u64(units, UNITS_MAX);
+			return min_u64(units, most);
 	}
 	store(&b->tat, now_ns + min_u64(cost_of(most, to), DEBT_MAX));
 	return most;

@@ -733,6 +733,23 @@ static void change_keeps_the_debt_in_units(void **state)
 	assert_int_equal(available_after_change(3333, 7, 6), 1);
 }
 
+/* The daemon was stopped between its clock and the change, while others went on. */
+static void change_with_an_old_clock_stretches_no_time(void **state)
+{
+	const uint64_t late = NOW + 30 * NSEC_PER_MSEC;
+	struct fixture f = fixture_open(false);
+	struct bucket_set set;
+
+	(void)state;
+	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100000, 12);
+	set = fixture_set(&f, "u");
+	assert_int_equal(bucket_acquire(&f.r, &set, 12, late).outcome, BUCKET_OK);
+	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 50000, 12);
+	assert_int_equal(row_of(&f, &set)->tat, late + 12 * (NSEC_PER_SEC / 50000));
+	assert_int_equal(f.r.bucket_name[set.index[0]].most, 12);
+	fixture_close(&f);
+}
+
 static void change_to_the_same_changes_nothing(void **state)
 {
 	struct fixture f = fixture_open(false);
@@ -1045,6 +1062,7 @@ int main(void)
 		cmocka_unit_test(retired_chains_are_swept),
 		cmocka_unit_test(retired_limit_is_gone_and_keeps_its_debt),
 		cmocka_unit_test(change_keeps_the_debt_in_units),
+		cmocka_unit_test(change_with_an_old_clock_stretches_no_time),
 		cmocka_unit_test(change_to_the_same_changes_nothing),
 		cmocka_unit_test(death_while_changing_never_over_admits),
 		cmocka_unit_test(lowering_and_raising_a_burst_refills_nothing),

@@ -306,6 +306,8 @@ static void threads_of_a_child_notice_together(void **state)
 		assert_int_equal(wait_for(spawn(first_call_by_many_threads)), 0);
 }
 
+/* AddressSanitizer's own allocator lock is not remade at a fork: its children would hang in malloc. */
+#ifndef __SANITIZE_ADDRESS__
 static atomic_bool stopping;
 
 static void *keep_busy(void *arg)
@@ -346,6 +348,7 @@ static void a_fork_amid_other_threads_calls_works(void **state)
 	for (int i = 0; i < 4; i++)
 		pthread_join(thread[i], NULL);
 }
+#endif
 
 #define test_(name_) cmocka_unit_test_setup_teardown(name_, start, stop)
 
@@ -359,7 +362,9 @@ int main(void)
 		test_(budgets_work_in_a_child_without_a_daemon),
 		test_(event_loops_are_not_shared),
 		test_(threads_of_a_child_notice_together),
+#ifndef __SANITIZE_ADDRESS__
 		test_(a_fork_amid_other_threads_calls_works),
+#endif
 	};
 
 	return cmocka_run_group_tests_name("fork", tests, NULL, NULL);
