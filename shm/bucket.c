@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <string.h>
 #include "base/aux.h"
-#include "base/clock.h"
 #include "base/error.h"
 #include "shm/layout.h"
 
@@ -51,6 +50,12 @@ static uint64_t load(const shared_u64 *word)
 static void store(shared_u64 *word, uint64_t value)
 {
 	atomic_store_explicit(word, value, memory_order_release);
+}
+
+/* The time where the caller's now may be older than what others have written meanwhile. */
+static uint64_t true_time(const struct region *r, uint64_t now_ns)
+{
+	return max_u64(now_ns, r->clock_ns());
 }
 
 /* ---- take ---- */
@@ -155,8 +160,8 @@ static inline void count(shared_u64 *word, uint64_t n)
 }
 
 /* The rule of give-back: what the units cost, less what has leaked since. Taking off more, or
- * taking off down to now, admits too much. changed_ns is loaded last and stored first: who sees
- * anything of a change sees it. */
+ * taking off down to now, admits too much. changed_ns is loaded last: who sees anything of a change
+ * sees that it goes on, or that it came after the units were taken. */
 static void level_give_back(struct layout_bucket *b, uint64_t n, uint64_t taken_ns, uint64_t now_ns)
 {
 	for (int i = 0; i < TRIES_MAX; i++) {
@@ -214,11 +219,11 @@ ALWAYS_INLINE struct bucket_verdict read_all(const struct region *r, const struc
 }
 
 /* Undoes the first levels of a set. The rule needs the true time since they were taken, which is
- * not the caller's now: so this reads the clock, against the house rule, in this race only. */
+ * not the caller's now. */
 static void undo(const struct region *r, const struct bucket_set *set, uint32_t levels, uint64_t n,
 	uint64_t now_ns)
 {
-	uint64_t real_ns = clock_boottime_ns();
+	uint64_t real_ns = true_time(r, now_ns);
 
 	while (levels-- > 0)
 		level_give_back(&r->bucket[set->index[levels]], n, now_ns, real_ns);
@@ -450,77 +455,80 @@ static uint64_t honest_debt(uint64_t most, uint64_t interval)
 	return min_u64(cost_of(most, interval), DEBT_MAX) + WAIT_SLACK;
 }
 
-/* What is owed at one interval, counted at another, rounded up. Above most_ns it is no debt but the
- * time since now, which admissions went on in: a slower limit must not stretch that. */
-static unsigned __int128 recounted(uint64_t owed, uint64_t from, uint64_t to, uint64_t most_ns)
-{
-	uint64_t elapsed = to > from && owed > most_ns ? owed - most_ns : 0;
-
-	return ((unsigned __int128)(owed - elapsed) * to + from - 1) / from + elapsed;
-}
-
 /*
- * Recounts the debt in tat from one interval to another. All of it is kept, also what is above the
- * new burst: else lowering a burst and raising it again would refill it. Only above most units tat
- * must be broken, and is cut to that. Returns the units owed, rounded up.
+ * Recounts the debt in tat from one interval to another, rounded up. All of it is kept, also what
+ * is above the new burst: else lowering a burst and raising it again would refill it. Only above
+ * most units tat must be broken, and is cut to that. Returns the units owed, rounded up.
+ *
+ * The clock is read after tat: else the time that others went on in meanwhile would count as debt,
+ * and a faster limit would shrink it.
  */
-static uint64_t debt_recount(
-	struct layout_bucket *b, uint64_t from, uint64_t to, uint64_t most, uint64_t now_ns)
+static uint64_t debt_recount(const struct region *r, struct layout_bucket *b, uint64_t from,
+	uint64_t to, uint64_t most, uint64_t now_ns)
 {
-	uint64_t tat = load(&b->tat), honest_ns = min_u64(honest_debt(most, from), TOLERANCE_MAX);
+	uint64_t honest_ns = min_u64(honest_debt(most, from), TOLERANCE_MAX);
+	uint64_t tat = atomic_load_explicit(&b->tat, memory_order_acquire);
 
 	for (int i = 0; i < TRIES_MAX; i++) {
-		uint64_t owed = tat > now_ns ? tat - now_ns : 0, units = most;
+		uint64_t at_ns = true_time(r, now_ns);
+		unsigned __int128 owed = tat > at_ns ? tat - at_ns : 0;
 		unsigned __int128 debt = cost_of(most, to);
+		uint64_t units = most;
 
 		if (owed <= honest_ns) {
-			debt = recounted(owed, from, to, cost_of(most, from));
-			units = (uint64_t)((((unsigned __int128)owed << FRACTION_BITS) + from - 1) /
-				from);
+			debt = (owed * to + from - 1) / from;
+			units = (uint64_t)(((owed << FRACTION_BITS) + from - 1) / from);
 		}
 		if (debt > DEBT_MAX)
 			debt = DEBT_MAX;
-		if (atomic_compare_exchange_strong_explicit(&b->tat, &tat, now_ns + (uint64_t)debt,
-			    memory_order_acq_rel, memory_order_relaxed))
-			return min_u64(units, most);
+		if (atomic_compare_exchange_strong_explicit(&b->tat, &tat, at_ns + (uint64_t)debt,
+			    memory_order_acq_rel, memory_order_acquire))
+			return min_u64(units, UNITS_MAX);
 	}
-	store(&b->tat, now_ns + min_u64(cost_of(most, to), DEBT_MAX));
+	store(&b->tat, true_time(r, now_ns) + min_u64(cost_of(most, to), DEBT_MAX));
 	return most;
 }
 
 /*
  * Others acquire meanwhile and may see any mixture, and this process may die after any store.
  * First interval and tolerance become the stricter of old and new: no mixture of those admits
- * more than either limit. Then the debt is recounted, which changes tat, so that a CAS begun
- * before fails and reads again; tat is stored after and loaded before the others, so who sees
- * the new debt sees no old limit. A slower limit raises the debt before basis says so, a faster
- * one lowers it after: a death in between counts too much debt, never too little. Then the
- * final values relax what is stricter than the new limit.
+ * more than either limit. Then the debt is recounted, which changes tat where the rate changes, so
+ * that a CAS begun before fails and reads again; tat is stored after and loaded before the others,
+ * so who sees the new debt sees no old limit. A slower limit raises the debt before basis says so,
+ * a faster one lowers it after: a death in between counts too much debt, never too little. Then
+ * the final values relax what is stricter than the new limit.
  *
  * Nobody can owe more than was owed at the last change, or else the burst since: that is most. It
  * is raised before all else and lowered after, so that the cut of a broken tat, by the next change
  * or the next daemon, never forgets what is really owed.
+ *
+ * changed_ns is in the future from before the first store to after the last: what leaked at one
+ * rate is not given back at another.
  */
-static void change(struct layout_bucket *b, struct layout_bucket_name *row, const struct pace *to,
-	uint64_t now_ns)
+static void change(const struct region *r, uint32_t index, const struct pace *to, uint64_t now_ns)
 {
+	struct layout_bucket *b = &r->bucket[index];
+	struct layout_bucket_name *row = &r->bucket_name[index];
 	uint64_t interval = load(&b->interval), tolerance = load(&b->tolerance);
 	uint64_t basis = load(&b->basis), most = max_u64(most_of(row), to->burst), units;
+	bool rate_changes = interval != to->interval || basis != to->interval;
 
-	if (interval == to->interval && tolerance == to->tolerance && basis == to->interval)
+	if (!rate_changes && tolerance == to->tolerance)
 		return;
-	if (basis != to->interval)
-		store(&b->changed_ns, now_ns);
+	if (rate_changes)
+		store(&b->changed_ns, UINT64_MAX);
 	store(&row->most, most);
 	store(&b->tolerance, min_u64(tolerance, to->tolerance));
 	store(&b->interval, max_u64(interval, to->interval));
 	if (to->interval < basis)
 		store(&b->basis, to->interval);
-	units = debt_recount(b, basis, to->interval, most, now_ns);
+	units = debt_recount(r, b, basis, to->interval, most, now_ns);
 	store(&b->basis, to->interval);
 	store(&b->interval, to->interval);
 	store(&b->tolerance, to->tolerance);
 	store(&row->most, max_u64(units, to->burst));
+	if (rate_changes)
+		store(&b->changed_ns, true_time(r, now_ns));
 }
 
 /* A limit nobody can see yet. Where the region lost its past, its burst counts as used up then. */
@@ -533,7 +541,7 @@ static void start(const struct region *r, uint32_t row, const struct pace *pace,
 	store(&b->interval, pace->interval);
 	store(&b->tolerance, pace->tolerance);
 	store(&b->basis, pace->interval);
-	store(&b->changed_ns, now_ns);
+	store(&b->changed_ns, true_time(r, now_ns));
 	store(&b->admitted, 0);
 	store(&b->rejected, 0);
 	store(&b->tat, empty_ns ? max_u64(now_ns, empty_ns + pace->tolerance) : now_ns);
@@ -577,7 +585,7 @@ int bucket_configure(struct region *r, const struct bucket_limit *limit, uint64_
 	if (name_is(&r->bucket_name[row], limit->scope, limit->name) &&
 		pace_is_sane(load(&b->interval), load(&b->tolerance)) &&
 		pace_is_sane(load(&b->basis), 1)) {
-		change(b, &r->bucket_name[row], &pace, now_ns);
+		change(r, row, &pace, now_ns);
 	} else {
 		rename_row(&r->bucket_name[row], limit);
 		start(r, row, &pace, now_ns);

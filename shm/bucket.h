@@ -11,7 +11,8 @@
  * always against the caller.
  *
  * Time is the caller's: CLOCK_BOOTTIME in nanoseconds, read right before the call. A stale
- * now only makes the test stricter. All functions are lock-free, thread-safe and process-safe,
+ * now only makes the test stricter; where it would admit more (undoing, changing a limit) the
+ * region's clock is read again. All functions are lock-free, thread-safe and process-safe,
  * touch nothing but the rows named, and trust nothing they read there. Those that take or
  * configure need a writable region; an observer can peek and view.
  *

@@ -113,7 +113,8 @@ struct layout_header {
  * The other words: the daemon, when limits are configured. Two differ from interval and
  * tolerance only while a change is under way, or where a daemon died in one: then interval and
  * tolerance are the stricter of old and new, and basis tells in which of the two the debt in tat
- * is counted. A reader loads tat (acquire) first, then the rest.
+ * is counted. changed_ns is UINT64_MAX until a change is complete. A reader loads tat (acquire)
+ * first, then the rest.
  *
  * key is LAYOUT_KEY_NEVER, LAYOUT_KEY_RETIRED, or the hash of scope and name. Rows are found by
  * probing from key % rows; NEVER ends a probe, RETIRED does not. A handle keeps the key it was

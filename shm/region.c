@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include "base/aux.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "shm/bucket.h"
 #include "shm/counters.h"
@@ -104,7 +105,11 @@ static int map_region(struct region *r, int fd, uint64_t size, bool writable)
 
 	if (map == MAP_FAILED)
 		return error_origin(-errno);
-	*r = (struct region){ .map = map, .size = size, .writable = writable, .header = map };
+	*r = (struct region){ .map = map,
+		.size = size,
+		.writable = writable,
+		.header = map,
+		.clock_ns = clock_boottime_ns };
 	return 0;
 }
 

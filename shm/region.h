@@ -7,7 +7,7 @@
  * where that has no usable region it makes a new file and calls region_create(). Clients and
  * tools call region_attach() with a descriptor from the socket or from open(2), read-write for
  * participants, read-only for observers. Every way that can fail has a name. Nothing here
- * reads a clock, opens a file or logs.
+ * opens a file or logs.
  *
  * The daemon's sequence, which leaves something usable wherever it is killed:
  *
@@ -60,6 +60,8 @@ struct region {
 	uint32_t participants;
 	_Atomic uint64_t *counter;
 	uint32_t counters;
+	uint64_t (*clock_ns)(void); /* CLOCK_BOOTTIME, for what must know more than the caller's
+	                             * now: see true_time() in bucket.c; tests set their own */
 };
 
 #define REGION_NULL ((struct region){ 0 })

@@ -52,7 +52,8 @@ LAYOUT_FIELD(layout_bucket, rejected, "atomic u64", "attempts since creation")
 LAYOUT_FIELD(layout_bucket, key, "atomic u64",
 	"hash of scope and name; 0 never used, 1 retired")
 LAYOUT_FIELD(layout_bucket, basis, "atomic u64", "the interval that the debt is counted in")
-LAYOUT_FIELD(layout_bucket, changed_ns, "atomic u64", "last change of the interval")
+LAYOUT_FIELD(layout_bucket, changed_ns, "atomic u64",
+	"last change of the interval; 2^64-1 while one is under way")
 
 LAYOUT_STRUCT(layout_bucket_name, "The cold half of a bucket: as configured.")
 LAYOUT_FIELD(layout_bucket_name, scope, "atomic u64", "1 user, 2 model, 3 provider")

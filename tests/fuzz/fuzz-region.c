@@ -21,6 +21,11 @@
 static const struct region_owner owner = { .pid = 1, .start = 2, .boot_id = { 3, 4 } };
 static const char *const names[] = { "alice", "bob", "gpt-5", "anthropic" };
 
+static uint64_t virtual_clock(void)
+{
+	return NOW;
+}
+
 static void configure(struct region *r, struct bucket_set *set)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -97,6 +102,7 @@ static void use(struct region *r, const struct bucket_set *set)
 		FUZZ_CHECK(v.outcome <= BUCKET_E_GONE);
 		bucket_give_back(r, set, 1 + i, NOW + i, NOW + 2 * i);
 	}
+	r->clock_ns = virtual_clock;
 	participant_adopt(r, nobody_lives);
 	participant_claim(r, 5, 6, 7, NOW);
 	configure(r, &fresh);
@@ -125,6 +131,7 @@ static struct original *original(void)
 	o.fd = memfd_create("fuzz", MFD_CLOEXEC);
 	o.bytes = malloc(region_total_size());
 	FUZZ_CHECK(o.bytes && region_create(&o.r, o.fd, &owner, NOW, false) == 0);
+	o.r.clock_ns = virtual_clock;
 	configure(&o.r, &o.set);
 	memcpy(o.bytes, o.r.map, o.r.size);
 	return &o;

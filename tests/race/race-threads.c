@@ -49,6 +49,14 @@ static void limit(struct race *r, struct bucket_set *set, enum bucket_scope scop
 	CHECK(bucket_set_add(set, &r->region, scope, l.name));
 }
 
+/* The region's own clock is the threads'. */
+static _Atomic uint64_t *race_now;
+
+static uint64_t race_clock(void)
+{
+	return atomic_load(race_now);
+}
+
 static void race_open(struct race *r)
 {
 	struct region_owner owner = { .pid = 1 };
@@ -58,6 +66,8 @@ static void race_open(struct race *r)
 	*r = (struct race){ .now = clock_boottime_ns() };
 	CHECK(fd >= 0 && region_create(&r->region, fd, &owner, r->now, false) == 0);
 	close(fd);
+	race_now = &r->now;
+	r->region.clock_ns = race_clock;
 	limit(r, &r->shared, BUCKET_SCOPE_PROVIDER, "shared", 100000, 10);
 	for (int i = 0; i < THREADS; i++) {
 		snprintf(name, sizeof(name), "user-%d", i);

@@ -8,11 +8,8 @@
 #include <time.h>
 #include "base/aux.h"
 #include "shm/layout.h"
-#include "tests/unit/shm-fixture.h"
+#include "tests/unit/bucket-helpers.h"
 #include "tests/unit/splitmix.h"
-
-#define NOW FIXTURE_NOW
-#define SECOND FIXTURE_SECOND
 
 /* ---- the clock, in our hands ---- */
 
@@ -24,65 +21,6 @@ int clock_gettime(clockid_t id, struct timespec *out)
 	if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE || id == CLOCK_TAI)
 		wall_clock_reads++;
 	return (int)syscall(SYS_clock_gettime, id, out);
-}
-
-/* ---- helpers ---- */
-
-static struct bucket_verdict take(
-	const struct fixture *f, const struct bucket_set *set, uint64_t now_ns)
-{
-	return bucket_acquire(&f->r, set, 1, now_ns);
-}
-
-/* As many as are admitted at one instant. */
-static uint64_t drain(const struct fixture *f, const struct bucket_set *set, uint64_t now_ns)
-{
-	uint64_t n = 0;
-
-	while (take(f, set, now_ns).outcome == BUCKET_OK)
-		n++;
-	return n;
-}
-
-static uint64_t hammer(const struct fixture *f, const struct bucket_set *set, uint64_t from,
-	uint64_t to, uint64_t step)
-{
-	uint64_t n = 0;
-
-	for (uint64_t now = from; now <= to; now += step)
-		n += take(f, set, now).outcome == BUCKET_OK;
-	return n;
-}
-
-static struct bucket_view view_of(
-	const struct fixture *f, const struct bucket_set *set, uint64_t now_ns)
-{
-	struct bucket_view v;
-
-	assert_true(bucket_view(&f->r, set->index[0], now_ns, &v));
-	return v;
-}
-
-static struct layout_bucket *row_of(const struct fixture *f, const struct bucket_set *set)
-{
-	return &f->r.bucket[set->index[0]];
-}
-
-/* The provider's own bucket, exact in 128 bits: one unit weighs window_ns, limit leaks each ns. */
-struct oracle {
-	unsigned __int128 level;
-	uint64_t limit, window_ns, burst, last_ns;
-};
-
-/* False: the provider would have refused. slack_ns: how much longer the window may be seen. */
-static bool oracle_admits(struct oracle *o, uint64_t n, uint64_t now_ns, uint64_t slack_ns)
-{
-	unsigned __int128 leak = (unsigned __int128)(now_ns - o->last_ns) * o->limit;
-
-	o->level = (o->level > leak ? o->level - leak : 0) + (unsigned __int128)n * o->window_ns;
-	o->last_ns = now_ns;
-	return o->level <=
-		(unsigned __int128)o->burst * o->window_ns + (unsigned __int128)slack_ns * o->limit;
 }
 
 /* ---- the original's defects, each by name ---- */
@@ -489,22 +427,6 @@ static void give_back_returns_what_has_not_leaked(void **state)
 	fixture_close(&f);
 }
 
-static void give_back_across_a_change_returns_nothing(void **state)
-{
-	struct fixture f = fixture_open(false);
-	struct bucket_limit slower = { BUCKET_SCOPE_USER, str_of("u"), 1, SECOND, 5 };
-	struct bucket_set set;
-
-	(void)state;
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 10, 5);
-	set = fixture_set(&f, "u");
-	assert_int_equal(drain(&f, &set, NOW + 1), 5);
-	assert_true(bucket_configure(&f.r, &slower, NOW + 2) >= 0);
-	bucket_give_back(&f.r, &set, 5, NOW + 1, NOW + 3);
-	assert_int_equal(take(&f, &set, NOW + 3).outcome, BUCKET_E_WAIT);
-	fixture_close(&f);
-}
-
 /* ---- configuration ---- */
 
 static void limits_are_checked(void **state)
@@ -704,301 +626,6 @@ static void retired_limit_is_gone_and_keeps_its_debt(void **state)
 	fixture_close(&f);
 }
 
-static uint64_t available_after_change(uint64_t rate, uint64_t burst, uint64_t taken)
-{
-	struct fixture f = fixture_open(false);
-	struct bucket_limit to = { BUCKET_SCOPE_USER, str_of("u"), rate, SECOND, burst };
-	struct bucket_set set;
-	uint64_t n;
-
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100, 10);
-	set = fixture_set(&f, "u");
-	assert_int_equal(bucket_acquire(&f.r, &set, taken, NOW).outcome, BUCKET_OK);
-	assert_true(bucket_configure(&f.r, &to, NOW) >= 0);
-	n = drain(&f, &set, NOW);
-	assert_int_equal(view_of(&f, &set, NOW).limit, rate);
-	fixture_close(&f);
-	return n;
-}
-
-static void change_keeps_the_debt_in_units(void **state)
-{
-	(void)state;
-	assert_int_equal(available_after_change(100, 10, 6), 4);
-	assert_int_equal(available_after_change(1000, 10, 6), 4);
-	assert_int_equal(available_after_change(1, 10, 6), 4);
-	assert_int_equal(available_after_change(100, 30, 6), 24);
-	assert_int_equal(available_after_change(7, 30, 6), 24);
-	assert_int_equal(available_after_change(100, 5, 6), 0);
-	assert_int_equal(available_after_change(3333, 7, 6), 1);
-}
-
-/* The daemon was stopped between its clock and the change, while others went on. */
-static void change_with_an_old_clock_stretches_no_time(void **state)
-{
-	const uint64_t late = NOW + 30 * NSEC_PER_MSEC;
-	struct fixture f = fixture_open(false);
-	struct bucket_set set;
-
-	(void)state;
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100000, 12);
-	set = fixture_set(&f, "u");
-	assert_int_equal(bucket_acquire(&f.r, &set, 12, late).outcome, BUCKET_OK);
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 50000, 12);
-	assert_int_equal(row_of(&f, &set)->tat, late + 12 * (NSEC_PER_SEC / 50000));
-	assert_int_equal(f.r.bucket_name[set.index[0]].most, 12);
-	fixture_close(&f);
-}
-
-static void change_to_the_same_changes_nothing(void **state)
-{
-	struct fixture f = fixture_open(false);
-	struct layout_bucket before;
-	struct bucket_set set;
-
-	(void)state;
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100, 10);
-	set = fixture_set(&f, "u");
-	assert_int_equal(bucket_acquire(&f.r, &set, 6, NOW).outcome, BUCKET_OK);
-	memcpy(&before, row_of(&f, &set), sizeof(before));
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100, 10);
-	assert_memory_equal(&before, row_of(&f, &set), sizeof(before));
-	fixture_close(&f);
-}
-
-/* The stores of a change in order, cut off after each, and then the next daemon's change to the
- * same or to a third limit: never more than the new limit would have left over. */
-static void death_while_changing_never_over_admits(void **state)
-{
-	enum { STORES = 7, TAKEN = 6 };
-	static const struct bucket_limit targets[] = {
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 1000, SECOND, 20 }, /* faster, larger */
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 1000, SECOND, 8 },
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 10, SECOND, 20 }, /* slower */
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 10, SECOND, 8 },
-	};
-	const uint64_t fraction = 4096, from = SECOND / 100;
-
-	(void)state;
-	for (size_t t = 0; t < ARRAY_SIZE(targets) * ARRAY_SIZE(targets) * (STORES + 1); t++) {
-		const struct bucket_limit *cut = &targets[t / (STORES + 1) % ARRAY_SIZE(targets)];
-		const struct bucket_limit *next = &targets[t / (STORES + 1) / ARRAY_SIZE(targets)];
-		uint64_t to = SECOND / cut->limit, stores = t % (STORES + 1);
-		struct fixture f = fixture_open(false);
-		struct layout_bucket *b;
-		struct bucket_set set;
-
-		fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100, 10);
-		set = fixture_set(&f, "u");
-		b = row_of(&f, &set);
-		assert_int_equal(bucket_acquire(&f.r, &set, TAKEN, NOW).outcome, BUCKET_OK);
-		if (stores > 0)
-			f.r.bucket_name[set.index[0]].most = max_u64(10, cut->burst);
-		if (stores > 1)
-			atomic_store(&b->tolerance, min_u64(10 * from, cut->burst * to));
-		if (stores > 2)
-			atomic_store(&b->interval, max_u64(from, to) * fraction);
-		if (to < from ? stores > 3 : stores > 4)
-			atomic_store(&b->basis, to * fraction);
-		if (to < from ? stores > 4 : stores > 3)
-			atomic_store(&b->tat, NOW + TAKEN * to);
-		if (stores > 5)
-			atomic_store(&b->interval, to * fraction);
-		if (stores > 6)
-			atomic_store(&b->tolerance, cut->burst * to);
-		/* In between, neither limit is exceeded. */
-		if (stores < STORES)
-			assert_true(
-				bucket_acquire(&f.r, &set, max_u64(10, cut->burst) - TAKEN + 1, NOW)
-					.outcome != BUCKET_OK);
-		bucket_adopt(&f.r, NOW);
-		assert_int_equal(region_empty_since(&f.r), 0);
-		assert_true(bucket_configure(&f.r, next, NOW) >= 0);
-		assert_true(drain(&f, &set, NOW) <= next->burst - TAKEN);
-		fixture_close(&f);
-	}
-}
-
-static void reconfigure(struct fixture *f, uint64_t rate, uint64_t burst, uint64_t now_ns)
-{
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("u"), rate, SECOND, burst };
-
-	assert_true(bucket_configure(&f->r, &limit, now_ns) >= 0);
-}
-
-/* 50/s and a burst of 20, reloaded every 70 ms; also in steps, where the debt is above the burst
- * of the last change. */
-static void lowering_and_raising_a_burst_refills_nothing(void **state)
-{
-	static const uint64_t bursts[] = { 20, 5, 1 };
-	struct fixture f = fixture_open(false);
-	struct bucket_set set;
-	uint64_t admitted = 0, now = NOW;
-
-	(void)state;
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 50, 20);
-	set = fixture_set(&f, "u");
-	for (size_t i = 0; now < NOW + 5 * SECOND; i++, now += 70 * SECOND / 1000) {
-		reconfigure(&f, 50, bursts[i % ARRAY_SIZE(bursts)], now);
-		admitted += hammer(&f, &set, now, now + 70 * SECOND / 1000 - 1, SECOND / 1000);
-	}
-	assert_in_range(admitted, 200, 20 + 50 * (now - NOW) / SECOND);
-	fixture_close(&f);
-}
-
-/* What is owed above a lowered burst is waited for, exactly, also through the next daemon. */
-static void lowered_burst_tells_the_exact_wait(void **state)
-{
-	struct fixture f = fixture_open(false);
-	struct bucket_verdict v;
-	struct bucket_set set;
-
-	(void)state;
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 10, 1000);
-	set = fixture_set(&f, "u");
-	assert_int_equal(bucket_acquire(&f.r, &set, 1000, NOW).outcome, BUCKET_OK);
-	reconfigure(&f, 10, 7, NOW);
-	reconfigure(&f, 1, 2, NOW);
-	bucket_adopt(&f.r, NOW);
-	v = take(&f, &set, NOW);
-	assert_int_equal(v.outcome, BUCKET_E_WAIT);
-	assert_int_equal(v.wait_ns, 999 * SECOND);
-	assert_int_equal(take(&f, &set, NOW + v.wait_ns - 1).outcome, BUCKET_E_WAIT);
-	assert_int_equal(take(&f, &set, NOW + v.wait_ns).outcome, BUCKET_OK);
-	fixture_close(&f);
-}
-
-/* 10^12 units at one in 52 days are more nanoseconds than tat has. */
-static void debt_above_all_time_comes_back_whole(void **state)
-{
-	struct bucket_limit slow = { BUCKET_SCOPE_USER, str_of("u"), 1, 50 * 86400 * SECOND, 1 };
-	struct fixture f = fixture_open(false);
-	struct bucket_set set;
-
-	(void)state;
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", SECOND, 1000000000000);
-	set = fixture_set(&f, "u");
-	assert_int_equal(bucket_acquire(&f.r, &set, 1000000000000, NOW).outcome, BUCKET_OK);
-	assert_true(bucket_configure(&f.r, &slow, NOW) >= 0);
-	assert_int_equal(take(&f, &set, NOW + 3600 * SECOND).outcome, BUCKET_E_WAIT);
-	bucket_adopt(&f.r, NOW + 3600 * SECOND);
-	reconfigure(&f, SECOND, 1000000000000, NOW + 3600 * SECOND);
-	assert_int_equal(take(&f, &set, NOW + 3600 * SECOND).outcome, BUCKET_E_WAIT);
-	fixture_close(&f);
-}
-
-/* A tat that nobody can owe is cut by the next change and by the next daemon to what can be. */
-static void broken_arrival_time_heals(void **state)
-{
-	(void)state;
-	for (int adopt = 0; adopt < 2; adopt++) {
-		struct fixture f = fixture_open(false);
-		struct bucket_set set;
-
-		fixture_limit(&f, BUCKET_SCOPE_USER, "u", 10, 20);
-		set = fixture_set(&f, "u");
-		atomic_store(&row_of(&f, &set)->tat, UINT64_MAX - 1);
-		if (adopt)
-			bucket_adopt(&f.r, NOW);
-		else
-			reconfigure(&f, 10, 5, NOW);
-		assert_int_equal(view_of(&f, &set, NOW).tat, NOW + 2 * SECOND);
-		fixture_close(&f);
-	}
-}
-
-/* One history of changes, and of acquiring in between: loosest holds over all of it, and each
- * limit while it is in force, whatever was before. */
-static void change_at_random(struct fixture *f, const char *name, uint64_t *seed)
-{
-	enum { CHANGES = 12, TAKES = 30, RATES = 300, BURSTS = 40 };
-	static const bool keep[LAYOUT_BUCKETS];
-	struct oracle loosest = { 0, RATES, SECOND, BURSTS, NOW };
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of(name), RATES, SECOND, BURSTS };
-	uint64_t now = NOW;
-
-	for (int i = 0; i < CHANGES; i++) {
-		struct oracle own = { 0, limit.limit, SECOND, limit.burst, now };
-		struct bucket_set set;
-
-		assert_true(bucket_configure(&f->r, &limit, now) >= 0);
-		set = fixture_set(f, name);
-		for (int j = 0; j < TAKES; j++) {
-			uint64_t n = 1 + splitmix_below(seed, 3);
-
-			if (bucket_acquire(&f->r, &set, n, now).outcome == BUCKET_OK) {
-				assert_true(oracle_admits(&loosest, n, now, 0));
-				assert_true(oracle_admits(&own, n, now, 0));
-			}
-			now += splitmix_below(seed, SECOND / limit.limit);
-		}
-		limit.limit = 1 + splitmix_below(seed, RATES);
-		limit.burst = 1 + splitmix_below(seed, i % 2 ? BURSTS : 5);
-		if (splitmix_below(seed, 8) == 0)
-			bucket_retire(&f->r, keep);
-		if (splitmix_below(seed, 4) == 0)
-			bucket_adopt(&f->r, now);
-	}
-}
-
-static void random_changes_never_exceed_the_bound(void **state)
-{
-	struct fixture f = fixture_open(false);
-	uint64_t seed = 7;
-	char name[16];
-
-	(void)state;
-	for (int history = 0; history < 2000; history++) {
-		snprintf(name, sizeof(name), "u%d", history);
-		change_at_random(&f, name, &seed);
-	}
-	assert_int_equal(region_empty_since(&f.r), 0);
-	fixture_close(&f);
-}
-
-struct changer {
-	struct fixture *f;
-	_Atomic bool stop;
-};
-
-static void *change_to_and_fro(void *arg)
-{
-	struct changer *me = arg;
-
-	/* Time goes on by a nanosecond at least between two changes: tat never comes back. */
-	for (uint64_t i = 0; !atomic_load(&me->stop); i++) {
-		struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("u"), i % 2 ? 1000 : 10,
-			SECOND, i % 3 ? 10 : 1 + i % 5 };
-
-		bucket_configure(&me->f->r, &limit, NOW + i);
-	}
-	return NULL;
-}
-
-/* Next to no virtual time passes, so nothing leaks: however often the limit changes, no more than
- * the largest burst goes out. */
-static void racing_changes_never_over_admit(void **state)
-{
-	(void)state;
-	for (int round = 0; round < 10; round++) {
-		struct fixture f = fixture_open(false);
-		struct changer c = { .f = &f };
-		struct bucket_set set;
-		pthread_t thread;
-		uint64_t admitted = 0;
-
-		fixture_limit(&f, BUCKET_SCOPE_USER, "u", 10, 10);
-		set = fixture_set(&f, "u");
-		assert_int_equal(pthread_create(&thread, NULL, change_to_and_fro, &c), 0);
-		for (int i = 0; i < 300000; i++)
-			admitted += take(&f, &set, NOW).outcome == BUCKET_OK;
-		atomic_store(&c.stop, true);
-		pthread_join(thread, NULL);
-		assert_true(admitted <= 10);
-		fixture_close(&f);
-	}
-}
-
 /* ---- bad bytes ---- */
 
 static void insane_rows_reject_with_a_bounded_wait(void **state)
@@ -1054,23 +681,12 @@ int main(void)
 		cmocka_unit_test(random_histories_never_exceed_the_bound),
 		cmocka_unit_test(give_back_never_over_admits),
 		cmocka_unit_test(give_back_returns_what_has_not_leaked),
-		cmocka_unit_test(give_back_across_a_change_returns_nothing),
 		cmocka_unit_test(limits_are_checked),
 		cmocka_unit_test(names_are_compared_and_scopes_are_apart),
 		cmocka_unit_test(sets_are_bounded),
 		cmocka_unit_test(full_table_refuses_and_retired_rows_come_back),
 		cmocka_unit_test(retired_chains_are_swept),
 		cmocka_unit_test(retired_limit_is_gone_and_keeps_its_debt),
-		cmocka_unit_test(change_keeps_the_debt_in_units),
-		cmocka_unit_test(change_with_an_old_clock_stretches_no_time),
-		cmocka_unit_test(change_to_the_same_changes_nothing),
-		cmocka_unit_test(death_while_changing_never_over_admits),
-		cmocka_unit_test(lowering_and_raising_a_burst_refills_nothing),
-		cmocka_unit_test(lowered_burst_tells_the_exact_wait),
-		cmocka_unit_test(debt_above_all_time_comes_back_whole),
-		cmocka_unit_test(broken_arrival_time_heals),
-		cmocka_unit_test(random_changes_never_exceed_the_bound),
-		cmocka_unit_test(racing_changes_never_over_admit),
 		cmocka_unit_test(insane_rows_reject_with_a_bounded_wait),
 	};
 
