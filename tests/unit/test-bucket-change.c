@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/aux.h"
@@ -10,6 +11,63 @@
 #include "tests/unit/splitmix.h"
 
 /* What becomes of debts when limits change: at once, late, amid acquires, and by daemons that die. */
+
+/* ---- a change, step by step ---- */
+
+static struct {
+	bool changing;
+	unsigned left;        /* until the daemon dies; 0: it lives */
+	void (*others)(void); /* act before each step; may be NULL */
+	jmp_buf death;
+} steps;
+
+static void step(void)
+{
+	if (!steps.changing)
+		return;
+	if (steps.left > 0 && --steps.left == 0)
+		longjmp(steps.death, 1);
+	if (steps.others)
+		steps.others();
+}
+
+static inline void step_store(_Atomic uint64_t *word, uint64_t value, memory_order order)
+{
+	step();
+	atomic_store_explicit(word, value, order);
+}
+
+/* The code itself, where every store is a step. */
+#pragma push_macro("atomic_store_explicit")
+#undef atomic_store_explicit
+#define atomic_store_explicit step_store
+#include "shm/bucket.c"
+#pragma pop_macro("atomic_store_explicit")
+
+/* Its first reading comes between the look at what is owed and the CAS of it. */
+static uint64_t step_clock(void)
+{
+	step();
+	return fixture_clock_ns;
+}
+
+/* False: the daemon died in it, before the step that dies_at counts from 1; 0: it does not. */
+static bool change_until(
+	struct fixture *f, const struct bucket_limit *limit, uint64_t now_ns, unsigned dies_at)
+{
+	f->r.clock_ns = step_clock;
+	steps.left = dies_at;
+	steps.changing = true;
+	if (setjmp(steps.death) == 0) {
+		assert_true(bucket_configure(&f->r, limit, now_ns) >= 0);
+		steps.changing = false;
+		return true;
+	}
+	steps.changing = false;
+	return false;
+}
+
+/* ---- changes ---- */
 
 static uint64_t available_after_change(uint64_t rate, uint64_t burst, uint64_t taken)
 {
@@ -91,59 +149,52 @@ static void change_to_the_same_changes_nothing(void **state)
 	fixture_close(&f);
 }
 
-/* The stores of a change in order, cut off after each, and then the next daemon's change to the
- * same or to a third limit: never more than the new limit would have left over. */
+/* Cut off before each step, and then the next daemon's change to the same or to a third limit: never
+ * more than the new limit would have left over. True: it was cut off. */
+static bool death_at_a_step_never_over_admits(
+	const struct bucket_limit *cut, const struct bucket_limit *next, unsigned dies_at)
+{
+	struct fixture f = fixture_open(false);
+	uint64_t taken = 6;
+	struct bucket_set set;
+	bool died;
+
+	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100, 10);
+	set = fixture_set(&f, "u");
+	assert_int_equal(bucket_acquire(&f.r, &set, taken, NOW).outcome, BUCKET_OK);
+	died = !change_until(&f, cut, NOW, dies_at);
+	/* In between, the looser limit holds. */
+	if (died)
+		taken += drain(&f, &set, NOW);
+	assert_true(taken <= max_u64(10, cut->burst));
+	bucket_adopt(&f.r, NOW);
+	assert_int_equal(row_of(&f, &set)->changed_ns, NOW);
+	assert_int_equal(region_empty_since(&f.r), 0);
+	assert_true(bucket_configure(&f.r, next, NOW) >= 0);
+	assert_true(drain(&f, &set, NOW) <= (next->burst > taken ? next->burst - taken : 0));
+	fixture_close(&f);
+	return died;
+}
+
 static void death_while_changing_never_over_admits(void **state)
 {
-	enum { STORES = 8, TAKEN = 6 };
 	static const struct bucket_limit targets[] = {
 		{ BUCKET_SCOPE_USER, { "u", 1 }, 1000, SECOND, 20 }, /* faster, larger */
 		{ BUCKET_SCOPE_USER, { "u", 1 }, 1000, SECOND, 8 },
 		{ BUCKET_SCOPE_USER, { "u", 1 }, 10, SECOND, 20 }, /* slower */
 		{ BUCKET_SCOPE_USER, { "u", 1 }, 10, SECOND, 8 },
+		{ BUCKET_SCOPE_USER, { "u", 1 }, 1, SECOND, 100 },
 	};
-	const uint64_t fraction = 4096, from = SECOND / 100;
 
 	(void)state;
-	for (size_t t = 0; t < ARRAY_SIZE(targets) * ARRAY_SIZE(targets) * (STORES + 1); t++) {
-		const struct bucket_limit *cut = &targets[t / (STORES + 1) % ARRAY_SIZE(targets)];
-		const struct bucket_limit *next = &targets[t / (STORES + 1) / ARRAY_SIZE(targets)];
-		uint64_t to = SECOND / cut->limit, stores = t % (STORES + 1);
-		struct fixture f = fixture_open(false);
-		struct layout_bucket *b;
-		struct bucket_set set;
+	steps.others = NULL;
+	for (size_t t = 0; t < ARRAY_SIZE(targets) * ARRAY_SIZE(targets); t++) {
+		unsigned dies_at = 1;
 
-		fixture_limit(&f, BUCKET_SCOPE_USER, "u", 100, 10);
-		set = fixture_set(&f, "u");
-		b = row_of(&f, &set);
-		assert_int_equal(bucket_acquire(&f.r, &set, TAKEN, NOW).outcome, BUCKET_OK);
-		if (stores > 0)
-			atomic_store(&b->changed_ns, UINT64_MAX);
-		if (stores > 1)
-			f.r.bucket_name[set.index[0]].most = max_u64(10, cut->burst);
-		if (stores > 2)
-			atomic_store(&b->tolerance, min_u64(10 * from, cut->burst * to));
-		if (stores > 3)
-			atomic_store(&b->interval, max_u64(from, to) * fraction);
-		if (to < from ? stores > 4 : stores > 5)
-			atomic_store(&b->basis, to * fraction);
-		if (to < from ? stores > 5 : stores > 4)
-			atomic_store(&b->tat, NOW + TAKEN * to);
-		if (stores > 6)
-			atomic_store(&b->interval, to * fraction);
-		if (stores > 7)
-			atomic_store(&b->tolerance, cut->burst * to);
-		/* In between, neither limit is exceeded. */
-		if (stores < STORES)
-			assert_true(
-				bucket_acquire(&f.r, &set, max_u64(10, cut->burst) - TAKEN + 1, NOW)
-					.outcome != BUCKET_OK);
-		bucket_adopt(&f.r, NOW);
-		assert_int_equal(b->changed_ns, NOW);
-		assert_int_equal(region_empty_since(&f.r), 0);
-		assert_true(bucket_configure(&f.r, next, NOW) >= 0);
-		assert_true(drain(&f, &set, NOW) <= next->burst - TAKEN);
-		fixture_close(&f);
+		while (death_at_a_step_never_over_admits(&targets[t % ARRAY_SIZE(targets)],
+			&targets[t / ARRAY_SIZE(targets)], dies_at))
+			dies_at++;
+		assert_true(dies_at > 8);
 	}
 }
 
@@ -343,18 +394,38 @@ static void give_back_across_a_change_returns_nothing(void **state)
 	fixture_close(&f);
 }
 
-/* ---- others act between the daemon's look at a row and its change ---- */
+/* What was taken after the daemon's clock and had leaked before its change. */
+static void give_back_across_a_late_change_returns_nothing(void **state)
+{
+	struct fixture f = fixture_open(false);
+	struct bucket_set set;
+	uint64_t tat;
+
+	(void)state;
+	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 200000, 12);
+	set = fixture_set(&f, "u");
+	assert_int_equal(bucket_acquire(&f.r, &set, 11, NOW).outcome, BUCKET_OK);
+	assert_int_equal(take(&f, &set, NOW + 1).outcome, BUCKET_OK);
+	fixture_clock_ns = NOW + 30 * NSEC_PER_USEC;
+	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 10000, 12);
+	tat = row_of(&f, &set)->tat;
+	bucket_give_back(&f.r, &set, 1, NOW + 1, fixture_clock_ns + 1);
+	assert_int_equal(row_of(&f, &set)->tat, tat);
+	fixture_close(&f);
+}
+
+/* ---- others act at every step ---- */
 
 enum { STORM_HISTORIES = 3000, STORM_TAKES = 200, STORM_LIMITS = 8, STORM_BURST = 12 };
 
-/* One limit that changes, all that was taken from it and kept, and the limits by their time. */
+/* One limit that changes, all that was taken from it and kept, and the limits by their time. The
+ * time is fixture_clock_ns. */
 static struct storm {
 	struct fixture f;
 	char name[16];
 	struct bucket_set set;
-	uint64_t now, seed;
-	unsigned calls_left; /* of the clock, until the daemon dies; 0: it lives */
-	jmp_buf death;
+	uint64_t seed;
+	uint64_t strides; /* by how many intervals the time goes on at most; 0: next to none */
 	struct {
 		uint64_t n, at_ns;
 	} taken[STORM_TAKES];
@@ -364,73 +435,72 @@ static struct storm {
 	unsigned takes, limit_count;
 } storm;
 
+static uint64_t storm_random(uint64_t below)
+{
+	return splitmix_below(&storm.seed, below);
+}
+
 /* One of the last, once. */
 static void storm_give_back(void)
 {
-	unsigned i =
-		storm.takes - 1 - (unsigned)splitmix_below(&storm.seed, min_u64(storm.takes, 4));
+	unsigned i = storm.takes - 1 - (unsigned)storm_random(min_u64(storm.takes, 4));
 
-	bucket_give_back(&storm.f.r, &storm.set, storm.taken[i].n, storm.taken[i].at_ns, storm.now);
+	bucket_give_back(
+		&storm.f.r, &storm.set, storm.taken[i].n, storm.taken[i].at_ns, fixture_clock_ns);
 	storm.taken[i].n = 0;
 }
 
-static void others_go_on(unsigned acts)
+static void others_go_on(uint64_t acts)
 {
 	uint64_t interval_ns = storm.limits[storm.limit_count - 1].interval_ns;
 
 	while (acts-- > 0 && storm.takes < STORM_TAKES) {
-		uint64_t n =
-			1 + splitmix_below(&storm.seed, splitmix_below(&storm.seed, 2) ? 3 : 12);
+		uint64_t n = 1 + storm_random(storm_random(2) ? 3 : 12);
 
-		if (splitmix_below(&storm.seed, 2))
-			storm.now += splitmix_below(&storm.seed, 10 * interval_ns);
-		if (storm.takes > 0 && splitmix_below(&storm.seed, 4) == 0) {
+		if (storm_random(2))
+			fixture_clock_ns += 1 + storm_random(storm.strides * interval_ns + 1);
+		if (storm.takes > 0 && storm_random(4) == 0) {
 			storm_give_back();
 			continue;
 		}
-		if (bucket_acquire(&storm.f.r, &storm.set, n, storm.now).outcome != BUCKET_OK)
+		if (bucket_acquire(&storm.f.r, &storm.set, n, fixture_clock_ns).outcome !=
+			BUCKET_OK)
 			continue;
 		storm.taken[storm.takes].n = n;
-		storm.taken[storm.takes++].at_ns = storm.now;
+		storm.taken[storm.takes++].at_ns = fixture_clock_ns;
 	}
 }
 
-/* Called in the midst of a change. */
-static uint64_t storm_clock(void)
+static void storm_others(void)
 {
-	if (storm.calls_left > 0 && --storm.calls_left == 0)
-		longjmp(storm.death, 1);
-	others_go_on((unsigned)splitmix_below(&storm.seed, 3));
-	return storm.now;
+	others_go_on(storm_random(3));
 }
 
 /* The clock that the daemon passes is up to late_ns old. */
-static void storm_change(uint64_t late_ns)
+static void storm_change(uint64_t late_ns, unsigned dies_at)
 {
-	static const uint64_t intervals[] = { 5000, 10000, 50000, 100000, 1000000, 10000000 };
-	uint64_t interval_ns = intervals[splitmix_below(&storm.seed, ARRAY_SIZE(intervals))];
-	uint64_t burst =
-		splitmix_below(&storm.seed, 2) ? STORM_BURST : 1 + splitmix_below(&storm.seed, 30);
+	static const uint64_t intervals[] = { 5000, 10000, 50000, 100000, 10000000, SECOND };
+	uint64_t interval_ns = intervals[storm_random(ARRAY_SIZE(intervals))];
+	uint64_t burst = storm_random(2) ? STORM_BURST : 1 + storm_random(30);
 	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of(storm.name), SECOND / interval_ns,
 		SECOND, burst };
-	uint64_t old_now = storm.now;
+	uint64_t old_ns = fixture_clock_ns;
 
 	if (storm.limit_count > 0) {
-		others_go_on((unsigned)splitmix_below(&storm.seed, 5));
-		storm.now += splitmix_below(&storm.seed, late_ns + 1);
-		others_go_on((unsigned)splitmix_below(&storm.seed, 3));
+		others_go_on(storm_random(5));
+		fixture_clock_ns += storm_random(late_ns + 1);
+		others_go_on(storm_random(3));
 	}
 	storm.limits[storm.limit_count].interval_ns = interval_ns;
 	storm.limits[storm.limit_count].burst = burst;
-	storm.limits[storm.limit_count].from_ns = storm.now;
+	storm.limits[storm.limit_count].from_ns = fixture_clock_ns;
 	storm.limits[storm.limit_count++].to_ns = UINT64_MAX;
-	if (setjmp(storm.death) != 0) {
-		bucket_adopt(&storm.f.r, storm.now);
+	if (!change_until(&storm.f, &limit, old_ns, dies_at)) {
+		bucket_adopt(&storm.f.r, fixture_clock_ns);
 		return;
 	}
-	assert_true(bucket_configure(&storm.f.r, &limit, old_now) >= 0);
 	for (unsigned i = 0; i + 1 < storm.limit_count; i++)
-		storm.limits[i].to_ns = min_u64(storm.limits[i].to_ns, storm.now);
+		storm.limits[i].to_ns = min_u64(storm.limits[i].to_ns, fixture_clock_ns);
 }
 
 /* In every window: at most the burst and the rate of the loosest limits in force meanwhile. */
@@ -462,23 +532,22 @@ static bool storm_is_within_bounds(void)
 static void storms_stay_within_bounds(uint64_t late_ns, bool deaths)
 {
 	storm.f = fixture_open(false);
-	for (uint64_t history = 0; history < STORM_HISTORIES; history++) {
-		snprintf(storm.name, sizeof(storm.name), "u%u", (unsigned)history);
-		storm.f.r.clock_ns = fixture_clock;
-		storm.now = NOW;
+	for (unsigned history = 0; history < STORM_HISTORIES; history++) {
+		snprintf(storm.name, sizeof(storm.name), "u%u", history);
+		steps.others = NULL;
+		fixture_clock_ns = NOW;
 		storm.seed = history;
-		storm.takes = storm.limit_count = storm.calls_left = 0;
-		storm_change(0);
+		storm.strides = history % 2 ? 10 : 0;
+		storm.takes = storm.limit_count = 0;
+		storm_change(0, 0);
 		storm.set = fixture_set(&storm.f, storm.name);
-		storm.f.r.clock_ns = storm_clock;
-		while (storm.limit_count < STORM_LIMITS) {
-			storm.calls_left = deaths ? (unsigned)splitmix_below(&storm.seed, 4) : 0;
-			storm_change(late_ns);
-		}
-		storm.calls_left = 0;
+		steps.others = storm_others;
+		while (storm.limit_count < STORM_LIMITS)
+			storm_change(
+				history % 2 ? late_ns : 0, deaths ? (unsigned)storm_random(14) : 0);
 		others_go_on(STORM_TAKES);
 		if (!storm_is_within_bounds())
-			fail_msg("history %u, clock %llu ns late", (unsigned)history,
+			fail_msg("history %u, clock %llu ns late", history,
 				(unsigned long long)late_ns);
 	}
 	fixture_close(&storm.f);
@@ -507,6 +576,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(give_back_across_a_change_returns_nothing),
+		cmocka_unit_test(give_back_across_a_late_change_returns_nothing),
 		cmocka_unit_test(acquires_amid_changes_stay_within_the_bound),
 		cmocka_unit_test(changes_by_a_late_daemon_stay_within_the_bound),
 		cmocka_unit_test(daemons_dying_late_stay_within_the_bound),
