@@ -2,8 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include "base/aux.h"
 
 static int process_read(const char *path, char *out, size_t size)
@@ -51,6 +54,28 @@ int process_start_ticks(uint64_t pid, uint64_t *start)
 		return -ESRCH;
 	*start = strtoull(at, NULL, 10);
 	return 0;
+}
+
+/* A pidfd is readable once all threads have ended, waited for or not. */
+static bool process_has_ended(uint64_t pid)
+{
+	aux_cleanup(closep) int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	if (fd < 0)
+		return kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+	return poll(&p, 1, 0) > 0;
+}
+
+bool process_is_gone(uint64_t pid, uint64_t start)
+{
+	uint64_t now_start;
+
+	if (pid == 0 || pid > INT32_MAX)
+		return true;
+	if (process_start_ticks(pid, &now_start) == 0 && start != 0)
+		return now_start != start;
+	return process_has_ended(pid);
 }
 
 int process_boot_id(uint64_t out[2])

@@ -1,48 +1,296 @@
 #include "daemon/admission.h"
 
 #include <stdio.h>
+#include "base/aux.h"
+#include "base/clock.h"
+#include "shm/bucket_follow.h"
+#include "shm/bucket_table.h"
+#include "shm/hold.h"
 
 /* A limit can be reconfigured between lookup and acquire; twice in a row is no accident. */
 #define ADMISSION_LOOKUPS 3
 
-static void admission_explain(const struct region *region, const struct bucket_verdict *from,
-	uint64_t now_ns, struct admission_verdict *verdict)
+static const struct breaker_ticket no_probe = { .row = TARGET_NONE };
+
+/* ---- explaining ---- */
+
+static uint64_t asked_of(const struct bucket_cost *cost, enum bucket_resource resource)
+{
+	switch (resource) {
+	case BUCKET_REQUESTS:
+		return cost->requests;
+	case BUCKET_INPUT_TOKENS:
+		return cost->input_tokens;
+	case BUCKET_OUTPUT_TOKENS:
+		return cost->output_tokens;
+	case BUCKET_TOKENS:
+		return cost->input_tokens + cost->output_tokens;
+	case BUCKET_CONCURRENCY:
+		return cost->requests ? 1 : 0;
+	case BUCKET_MONEY:
+		return cost->nanousd;
+	default:
+		return 0;
+	}
+}
+
+static void admission_explain(const struct region *region, uint32_t row,
+	const struct bucket_cost *cost, uint64_t now_ns, struct admission_verdict *verdict)
 {
 	struct bucket_view view;
 
-	verdict->wait_ns = from->wait_ns;
-	if (!bucket_view(region, from->blocking, now_ns, &view))
+	if (!bucket_view(region, row, now_ns, &view))
 		return;
-	snprintf(verdict->limit, sizeof(verdict->limit), "%s %s", bucket_scope_name(view.scope),
-		view.name);
+	snprintf(verdict->limit, sizeof(verdict->limit), "%s %s %s", bucket_scope_name(view.scope),
+		view.name, bucket_resource_name(view.resource));
 	verdict->burst = view.burst;
+	verdict->used = view.owed + view.held;
+	verdict->asked = asked_of(cost, view.resource);
 }
 
-void admission_acquire(const struct region *region, struct str provider, struct str model,
-	struct str user, uint64_t now_ns, struct admission_ticket *ticket,
+static void verdict_set(
+	struct admission_verdict *v, enum admission_outcome outcome, uint64_t wait_ns)
+{
+	*v = (struct admission_verdict){ .outcome = outcome, .wait_ns = wait_ns };
+}
+
+/* ---- limits ---- */
+
+enum bucket_outcome admission_resolve(struct region *region, const struct bucket_names *names,
+	uint64_t now_ns, struct bucket_set *set)
+{
+	enum bucket_outcome outcome = bucket_resolve(region, names, now_ns, set);
+
+	if (outcome != BUCKET_E_MISSING)
+		return outcome;
+	if (bucket_instantiate(region, names, now_ns) < 0)
+		return BUCKET_E_BUSY;
+	outcome = bucket_resolve(region, names, now_ns, set);
+	return outcome == BUCKET_E_MISSING ? BUCKET_E_BUSY : outcome;
+}
+
+static bool take_limits(struct region *region, const struct admission_ask *ask, uint64_t now_ns,
+	struct admission_ticket *ticket, struct admission_verdict *verdict)
+{
+	struct bucket_verdict got = { .outcome = BUCKET_E_GONE, .blocking = BUCKET_NONE };
+
+	for (int i = 0; i < ADMISSION_LOOKUPS && got.outcome == BUCKET_E_GONE; i++) {
+		got.outcome = admission_resolve(region, &ask->names, now_ns, &ticket->set);
+		if (got.outcome == BUCKET_OK)
+			got = bucket_lease(region, ask->owner, &ticket->set, &ask->cost, now_ns,
+				&ticket->lease);
+	}
+	if (got.outcome == BUCKET_OK)
+		return true;
+	if (got.outcome == BUCKET_E_BUSY || got.outcome == BUCKET_E_LEASE)
+		verdict_set(verdict, ADMISSION_E_FULL, 0);
+	else if (got.outcome == BUCKET_E_NEVER)
+		verdict_set(verdict, ADMISSION_E_NEVER, 0);
+	else
+		verdict_set(verdict, ADMISSION_E_LIMITED, got.wait_ns);
+	if (got.blocking != BUCKET_NONE)
+		admission_explain(region, got.blocking, &ask->cost, now_ns, verdict);
+	return false;
+}
+
+/* ---- breakers ---- */
+
+static bool pass_breaker(struct region *region, const struct admission_ask *ask, uint32_t row,
+	uint64_t now_ns, struct breaker_ticket *probe, struct admission_verdict *verdict)
+{
+	uint64_t wait_ns = 0;
+
+	if (row == TARGET_NONE || ask->forced || !ask->breakers ||
+		breaker_allow(region, row, ask->owner, now_ns, ask->random, probe, &wait_ns) !=
+			BREAKER_REJECT)
+		return true;
+	*probe = no_probe;
+	verdict_set(verdict, ADMISSION_E_OPEN, wait_ns);
+	return false;
+}
+
+/* Where no breaker was asked, its statistics are still kept. */
+static void judge_one(const struct region *region, uint32_t row,
+	const struct breaker_ticket *probe, const struct breaker_report *report, uint64_t now_ns,
+	uint64_t random)
+{
+	const struct breaker_ticket none = { .row = row, .slot = BREAKER_NO_PROBE };
+
+	if (row != TARGET_NONE)
+		breaker_record(region, probe->row == row ? probe : &none, report, now_ns, random);
+}
+
+static void judge(const struct region *region, struct admission_ticket *ticket,
+	const struct breaker_report *report, uint64_t now_ns, uint64_t random)
+{
+	ticket->judged = true;
+	judge_one(region, ticket->target, &ticket->target_probe, report, now_ns, random);
+	judge_one(region, ticket->provider, &ticket->provider_probe, report, now_ns, random);
+}
+
+/* ---- in flight ---- */
+
+/* A count that finds no room in the tables is left out: routing then knows a little less. */
+static void count_pending(const struct region *region, struct admission_ticket *ticket,
+	uint64_t now_ns)
+{
+	if (ticket->target == TARGET_NONE)
+		return;
+	target_tried(region, ticket->target, now_ns);
+	ticket->pending = hold_claim(region, ticket->owner, ticket->lease.hold, now_ns);
+	if (ticket->pending != HOLD_NONE)
+		hold_move(region, ticket->pending, ticket->owner,
+			HOLD_TOTAL_TARGET(ticket->target), 1, 0, NULL);
+}
+
+static void uncount_pending(const struct region *region, struct admission_ticket *ticket)
+{
+	uint32_t total = HOLD_TOTAL_TARGET(ticket->target);
+
+	if (ticket->pending == HOLD_NONE)
+		return;
+	hold_move(region, ticket->pending, ticket->owner, total, 0,
+		hold_units(region, ticket->pending, total), NULL);
+	hold_release(region, ticket->pending, ticket->owner);
+	ticket->pending = HOLD_NONE;
+}
+
+/* ---- taking ---- */
+
+static bool is_paused(const struct region *region, const struct admission_ask *ask, uint64_t now_ns,
 	struct admission_verdict *verdict)
 {
-	struct bucket_verdict got = { .outcome = BUCKET_E_GONE };
+	uint64_t wait_ns = 0;
 
-	*verdict = (struct admission_verdict){ .outcome = BUCKET_OK };
-	for (int i = 0; i < ADMISSION_LOOKUPS && got.outcome == BUCKET_E_GONE; i++) {
-		*ticket = (struct admission_ticket){ .taken_ns = now_ns };
-		if (user.length)
-			bucket_set_add(&ticket->set, region, BUCKET_SCOPE_USER, user);
-		bucket_set_add(&ticket->set, region, BUCKET_SCOPE_MODEL, model);
-		bucket_set_add(&ticket->set, region, BUCKET_SCOPE_PROVIDER, provider);
-		got = bucket_acquire(region, &ticket->set, 1, now_ns);
-	}
-	ticket->taken = got.outcome == BUCKET_OK;
-	verdict->outcome = got.outcome == BUCKET_E_GONE ? BUCKET_E_WAIT : got.outcome;
-	if (verdict->outcome != BUCKET_OK)
-		admission_explain(region, &got, now_ns, verdict);
+	if (ask->target != TARGET_NONE)
+		wait_ns = target_paused(region, ask->target, now_ns);
+	if (ask->provider != TARGET_NONE)
+		wait_ns = max_u64(wait_ns, target_paused(region, ask->provider, now_ns));
+	if (wait_ns)
+		verdict_set(verdict, ADMISSION_E_PAUSED, wait_ns);
+	return wait_ns != 0;
 }
 
-void admission_give_back(
-	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns)
+void admission_acquire(struct region *region, const struct admission_ask *ask, uint64_t now_ns,
+	struct admission_ticket *ticket, struct admission_verdict *verdict)
 {
-	if (ticket->taken)
-		bucket_give_back(region, &ticket->set, 1, ticket->taken_ns, now_ns);
+	static const struct breaker_report neutral = { .outcome = BREAKER_NEUTRAL };
+
+	verdict_set(verdict, ADMISSION_OK, 0);
+	*ticket = (struct admission_ticket){
+		.owner = ask->owner,
+		.target = ask->target,
+		.provider = ask->provider,
+		.pending = HOLD_NONE,
+		.lease = { .hold = BUCKET_NONE },
+		.target_probe = no_probe,
+		.provider_probe = no_probe,
+	};
+	if (is_paused(region, ask, now_ns, verdict))
+		return;
+	if (!pass_breaker(region, ask, ask->target, now_ns, &ticket->target_probe, verdict))
+		return;
+	if (!pass_breaker(region, ask, ask->provider, now_ns, &ticket->provider_probe, verdict) ||
+		(ask->limits && !take_limits(region, ask, now_ns, ticket, verdict))) {
+		judge(region, ticket, &neutral, now_ns, ask->random);
+		return;
+	}
+	count_pending(region, ticket, now_ns);
+	ticket->taken = true;
+}
+
+/* ---- giving back ---- */
+
+void admission_progress(const struct region *region, struct admission_ticket *ticket,
+	const struct bucket_cost *used, uint64_t now_ns)
+{
+	if (ticket->taken && ticket->lease.set)
+		bucket_progress(region, &ticket->lease, used, now_ns);
+}
+
+void admission_judge(const struct region *region, struct admission_ticket *ticket,
+	const struct admission_result *result, uint64_t now_ns, uint64_t random)
+{
+	const struct breaker_report report = {
+		.outcome = result->outcome,
+		.first_token_ns = result->first_token_ns,
+	};
+	const struct target_sample sample = {
+		.input_tokens = result->input_tokens,
+		.first_token_ns = result->first_token_ns,
+		.gap_ns = result->gap_ns,
+	};
+
+	if (!ticket->taken || ticket->judged)
+		return;
+	judge(region, ticket, &report, now_ns, random);
+	if (result->outcome == BREAKER_OK && ticket->target != TARGET_NONE)
+		target_learn(region, ticket->target, &sample, now_ns);
+}
+
+static void end_common(const struct region *region, struct admission_ticket *ticket,
+	uint64_t now_ns)
+{
+	static const struct breaker_report neutral = { .outcome = BREAKER_NEUTRAL };
+
+	uncount_pending(region, ticket);
+	if (!ticket->judged)
+		judge(region, ticket, &neutral, now_ns, 0);
 	ticket->taken = false;
+}
+
+void admission_end(const struct region *region, struct admission_ticket *ticket,
+	const struct bucket_cost *used, uint64_t now_ns)
+{
+	if (!ticket->taken)
+		return;
+	if (ticket->lease.set)
+		bucket_settle(region, &ticket->lease, used, now_ns);
+	end_common(region, ticket, now_ns);
+}
+
+void admission_cancel(const struct region *region, struct admission_ticket *ticket, uint64_t now_ns)
+{
+	if (!ticket->taken)
+		return;
+	if (ticket->lease.set)
+		bucket_cancel(region, &ticket->lease, now_ns);
+	end_common(region, ticket, now_ns);
+}
+
+/* ---- feedback ---- */
+
+static const enum bucket_resource axis_resource[FEEDBACK_AXES] = {
+	[FEEDBACK_REQUESTS] = BUCKET_REQUESTS,
+	[FEEDBACK_TOKENS] = BUCKET_TOKENS,
+	[FEEDBACK_INPUT_TOKENS] = BUCKET_INPUT_TOKENS,
+	[FEEDBACK_OUTPUT_TOKENS] = BUCKET_OUTPUT_TOKENS,
+};
+
+static void follow_axis(const struct region *region, const struct admission_ticket *ticket,
+	const struct feedback *feedback, enum feedback_axis axis, uint64_t now_ns)
+{
+	const struct feedback_level *l = &feedback->level[FEEDBACK_MINUTE][axis];
+
+	if (l->has_limit || l->has_remaining)
+		bucket_follow(region, &ticket->set, axis_resource[axis], 60 * NSEC_PER_SEC,
+			l->has_limit ? l->limit : BUCKET_FOLLOW_UNSAID,
+			l->has_remaining ? l->remaining : BUCKET_FOLLOW_UNSAID,
+			now_ns);
+}
+
+uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,
+	const struct feedback *feedback, bool limited, uint64_t now_ns, uint64_t random)
+{
+	uint64_t pause_ns;
+
+	for (int axis = 0; axis < FEEDBACK_AXES; axis++)
+		follow_axis(region, ticket, feedback, (enum feedback_axis)axis, now_ns);
+	if (!limited)
+		return 0;
+	pause_ns = feedback_pause_ns(feedback, 0, random);
+	if (ticket->target != TARGET_NONE)
+		target_pause(region, ticket->target, now_ns + pause_ns, now_ns);
+	bucket_pause_set(region, &ticket->set, now_ns + pause_ns, now_ns);
+	return pause_ns;
 }

@@ -1,33 +1,90 @@
 #pragma once
 
 /*
- * May this request go to this target now: the budgets of its user, model and provider, all or
- * none. A stage over shm/bucket: no I/O, no clock.
+ * May this request go to this target now, and what it gives back at its end: the breakers of target
+ * and provider, the budgets of user, model, provider and key (all or none), the target's count of
+ * requests in flight. A stage over shm/: no I/O, no clock.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/str.h"
+#include "proto/feedback.h"
+#include "shm/breaker.h"
 #include "shm/bucket.h"
+#include "shm/target.h"
 
-/* What was taken, so that it can be given back. */
-struct admission_ticket {
-	struct bucket_set set;
-	uint64_t taken_ns;
-	bool taken;
+#define ADMISSION_LIMIT_MAX 256
+
+/* What is asked, of which target. Rows are TARGET_NONE where the region has none. */
+struct admission_ask {
+	uint64_t owner; /* the daemon's, hold_owner() */
+	struct bucket_names names;
+	struct bucket_cost cost; /* estimates */
+	uint32_t target, provider;
+	bool limits, breakers; /* switched on */
+	bool forced;           /* its breaker is open, but so are all others' */
+	uint64_t random;
+};
+
+enum admission_outcome {
+	ADMISSION_OK = 0,
+	ADMISSION_E_LIMITED, /* wait_ns, limit */
+	ADMISSION_E_NEVER,   /* limit, burst: the cost can never fit */
+	ADMISSION_E_OPEN,    /* a breaker; wait_ns */
+	ADMISSION_E_PAUSED,  /* the provider asked for a pause; wait_ns */
+	ADMISSION_E_FULL,    /* the tables have no room for another user, or request in flight */
 };
 
 struct admission_verdict {
-	enum bucket_outcome outcome; /* OK, E_WAIT or E_NEVER */
-	uint64_t wait_ns;
-	char limit[192]; /* "scope name" of the blocking limit */
-	uint64_t burst;  /* of the blocking limit, in requests */
+	enum admission_outcome outcome;
+	uint64_t wait_ns; /* BUCKET_WAIT_SETTLEMENT: until another request ends */
+	char limit[ADMISSION_LIMIT_MAX]; /* "SCOPE NAME RESOURCE" of the blocking limit */
+	uint64_t burst, used, asked;     /* of the blocking limit, in its units */
 };
 
-void admission_acquire(const struct region *region, struct str provider, struct str model,
-	struct str user, uint64_t now_ns, struct admission_ticket *ticket,
-	struct admission_verdict *verdict);
+/* What was taken. All zero: nothing. Not to be moved while taken. */
+struct admission_ticket {
+	bool taken;
+	struct bucket_set set;
+	struct bucket_lease lease;
+	uint64_t owner;
+	uint32_t target, provider, pending; /* pending: the hold that counts at the target */
+	struct breaker_ticket target_probe, provider_probe;
+	bool judged; /* by the breakers */
+};
 
-/* The request never left: what was taken goes back. Idempotent. */
-void admission_give_back(
+void admission_acquire(struct region *region, const struct admission_ask *ask, uint64_t now_ns,
+	struct admission_ticket *ticket, struct admission_verdict *verdict);
+
+/* The limits that apply, for routing; rows of templates are made where they are missing. */
+enum bucket_outcome admission_resolve(struct region *region, const struct bucket_names *names,
+	uint64_t now_ns, struct bucket_set *set);
+
+/* While an answer streams: used since the last call. */
+void admission_progress(const struct region *region, struct admission_ticket *ticket,
+	const struct bucket_cost *used, uint64_t now_ns);
+
+/* How the attempt went, for the breakers of target and provider, and what is learned of the target
+ * when it went well. Once; without it, admission_end() counts it as neutral. */
+struct admission_result {
+	enum breaker_outcome outcome;
+	uint64_t input_tokens;
+	uint64_t first_token_ns; /* from the dispatch; 0: none came */
+	uint64_t gap_ns;         /* mean between tokens; 0: not known */
+};
+void admission_judge(const struct region *region, struct admission_ticket *ticket,
+	const struct admission_result *result, uint64_t now_ns, uint64_t random);
+
+/* The end: used since the last progress is settled and the rest comes back. Idempotent. */
+void admission_end(const struct region *region, struct admission_ticket *ticket,
+	const struct bucket_cost *used, uint64_t now_ns);
+
+/* The end of an attempt that never left: all of it comes back. Idempotent. */
+void admission_cancel(
 	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns);
+
+/* What the provider's answer says of its limits. limited: it refused because of them (429), or asked
+ * for a pause (503, 529 with Retry-After): nobody sends there before *pause_ns, which is returned. */
+uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,
+	const struct feedback *feedback, bool limited, uint64_t now_ns, uint64_t random);

@@ -1,4 +1,4 @@
-#include "daemon/control.h"
+#include "daemon/control_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,30 +11,14 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/paths.h"
 #include "base/process.h"
-#include "shm/bucket.h"
 #include "shm/counters.h"
-#include "shm/participant.h"
-#include "shm/timebase.h"
 
 /* The first rate of the fast clock comes early, the following once per heartbeat. */
 #define CONTROL_FIRST_POINT_NS (100 * NSEC_PER_MSEC)
 #define CONTROL_HEARTBEAT_NS NSEC_PER_SEC
 #define CONTROL_CLOCK_READINGS 5
-/* Orphans have no socket to tell of their death: looked after every few heartbeats. */
-#define CONTROL_REAP_BEATS 5
 #define CONTROL_SHM "/dev/shm/llmkit-"
-
-struct control {
-	struct loop *loop;
-	struct region region;
-	int fd, observer_fd, lock_fd;
-	char path[PATHS_MAX];
-	struct timebase_tracker timebase;
-	struct loop_timer heartbeat;
-	uint64_t beats;
-};
 
 /* ---- where the file lives ---- */
 
@@ -136,16 +120,10 @@ static int control_open_file(const char *path, int flags)
 
 /* ---- adopt or create ---- */
 
-static bool control_is_alive(uint64_t pid, uint64_t start)
-{
-	uint64_t now_start;
-
-	return process_start_ticks(pid, &now_start) == 0 && now_start == start;
-}
-
 /* Made beside and renamed, so that the path never holds half a region and clients that still map
  * the old bytes keep them. */
-static int control_create(struct control *c, const struct region_owner *owner, bool conservative)
+static int control_create(struct control *c, const struct region_owner *owner,
+	const struct region_sizes *sizes, bool conservative)
 {
 	char beside[PATHS_MAX + 8];
 	int r;
@@ -156,7 +134,7 @@ static int control_create(struct control *c, const struct region_owner *owner, b
 	c->fd = control_open_file(beside, O_CREAT | O_EXCL);
 	if (c->fd < 0)
 		return c->fd;
-	r = region_create(&c->region, c->fd, owner, clock_boottime_ns(), conservative);
+	r = region_create(&c->region, c->fd, owner, sizes, clock_boottime_ns(), conservative);
 	if (r == 0 && rename(beside, c->path) < 0)
 		r = error_origin(-errno);
 	if (r < 0)
@@ -166,8 +144,8 @@ static int control_create(struct control *c, const struct region_owner *owner, b
 
 /* What was owed is not known: the old bytes are kept for who wants to look, the budgets start
  * empty. */
-static int control_replace(
-	struct control *c, const struct region_owner *owner, enum region_outcome why)
+static int control_replace(struct control *c, const struct region_owner *owner,
+	const struct region_sizes *sizes, enum region_outcome why)
 {
 	char aside[PATHS_MAX + 16];
 
@@ -178,7 +156,7 @@ static int control_replace(
 	if (link(c->path, aside) < 0)
 		log_warning("unusable control region could not be kept errno=%d", errno);
 	close(steal_fd(&c->fd));
-	return control_create(c, owner, true);
+	return control_create(c, owner, sizes, true);
 }
 
 /* What a dead daemon had open is open no more. */
@@ -188,7 +166,19 @@ static void control_reset_gauges(const struct region *r)
 	counter_sub(r, COUNTER_requests_active, counter_read(r, COUNTER_requests_active));
 }
 
-static int control_take(struct control *c)
+/* The tables cannot grow while processes map them. */
+static void control_tell_sizes(const struct region *r, const struct region_sizes *sizes)
+{
+	if ((sizes->limits && sizes->limits != r->buckets) ||
+		(sizes->holds && sizes->holds != r->holds) ||
+		(sizes->targets && sizes->targets != r->targets))
+		log_notice("the adopted region keeps its tables: limits=%u requests_in_flight=%u "
+			   "targets=%u; others need a new region, after a reboot or after "
+			   "removing the file",
+			r->buckets, r->holds, r->targets);
+}
+
+static int control_take(struct control *c, const struct region_sizes *sizes)
 {
 	struct region_owner owner = { .pid = (uint64_t)getpid() };
 	int r = process_boot_id(owner.boot_id);
@@ -199,17 +189,17 @@ static int control_take(struct control *c)
 		return error_trace(r);
 	c->fd = control_open_file(c->path, 0);
 	if (c->fd == -ENOENT)
-		return control_create(c, &owner, false);
+		return control_create(c, &owner, sizes, false);
 	if (c->fd < 0)
 		return c->fd;
 	r = region_adopt(&c->region, c->fd, &owner, clock_boottime_ns());
 	if (r > 0)
-		return control_replace(c, &owner, (enum region_outcome)r);
+		return control_replace(c, &owner, sizes, (enum region_outcome)r);
 	if (r < 0)
 		return error_trace(r);
 	control_reset_gauges(&c->region);
-	log_notice("adopted the control region: budgets kept path=%s clients=%u", c->path,
-		participant_adopt(&c->region, control_is_alive));
+	control_tell_sizes(&c->region, sizes);
+	log_notice("adopted the control region: budgets kept path=%s", c->path);
 	return 0;
 }
 
@@ -254,13 +244,16 @@ static void control_on_heartbeat(struct loop_timer *t)
 	uint64_t now_ns = clock_boottime_ns();
 
 	region_heartbeat(&c->region, now_ns);
-	if (c->beats++ % CONTROL_REAP_BEATS == 0)
-		participant_reap(&c->region, control_is_alive);
+	control_apply_beat(c, now_ns);
+	control_members_beat(c);
+	c->beats++;
 	loop_timer_start(c->loop, t, control_track_clock(c, now_ns));
 }
 
-int control_new(struct control **out, struct loop *loop, const char *socket, const char *runtime)
+int control_new(struct control **out, struct loop *loop, const char *socket, const char *runtime,
+	const struct region_sizes *sizes)
 {
+	static const struct region_sizes defaults;
 	struct control *c = calloc(1, sizeof(*c));
 	int r;
 
@@ -268,9 +261,12 @@ int control_new(struct control **out, struct loop *loop, const char *socket, con
 		return -ENOMEM;
 	*c = (struct control){ .loop = loop, .fd = -1, .observer_fd = -1, .lock_fd = -1 };
 	c->heartbeat.fn = control_on_heartbeat;
+	list_init(&c->orphans);
 	r = control_paths(c, socket, runtime);
 	if (r == 0)
-		r = control_take(c);
+		r = control_take(c, sizes ? sizes : &defaults);
+	if (r == 0)
+		r = control_members_init(c);
 	if (r == 0) {
 		c->observer_fd = open(c->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		r = c->observer_fd < 0 ? error_origin(-errno) : 0;
@@ -292,6 +288,7 @@ struct control *control_free(struct control *c)
 	if (!c)
 		return NULL;
 	loop_timer_cancel(c->loop, &c->heartbeat);
+	control_members_deinit(c);
 	if (c->region.map)
 		region_close(&c->region);
 	region_detach(&c->region);
@@ -307,90 +304,12 @@ struct region *control_region(struct control *c)
 	return &c->region;
 }
 
+uint64_t control_owner(const struct control *c)
+{
+	return c->owner;
+}
+
 int control_fd(const struct control *c, enum listener_role role)
 {
 	return role == LISTENER_PARTICIPANT ? c->fd : c->observer_fd;
-}
-
-static struct bucket_limit control_limit(const struct config_limit *l)
-{
-	return (struct bucket_limit){
-		.scope = l->scope,
-		.name = str_of(l->name),
-		.limit = l->limit,
-		.window_ns = l->window_ns,
-		.burst = l->burst,
-	};
-}
-
-/* Frees the rows of limits that are no longer wanted: before new ones are made, so that these find
- * room even when all change. */
-static int control_retire(struct control *c, const struct config *config)
-{
-	aux_cleanup(freep) bool *keep = calloc(c->region.buckets, sizeof(*keep));
-
-	if (!keep)
-		return error_origin(-ENOMEM);
-	for (unsigned i = 0; i < config->limit_count; i++) {
-		const struct config_limit *l = &config->limits[i];
-		struct bucket_set set = { 0 };
-
-		if (bucket_set_add(&set, &c->region, l->scope, str_of(l->name)))
-			keep[set.index[0]] = true;
-	}
-	bucket_retire(&c->region, keep);
-	return 0;
-}
-
-/* Whether all can be set: room and ranges. */
-static int control_check(const struct control *c, const struct config *config)
-{
-	if (config->limit_count > c->region.buckets) {
-		log_error("too many limits: %u configured, room for %u", config->limit_count,
-			c->region.buckets);
-		return error_origin(-ENOSPC);
-	}
-	for (unsigned i = 0; i < config->limit_count; i++) {
-		const struct config_limit *l = &config->limits[i];
-		const struct bucket_limit limit = control_limit(l);
-
-		if (!bucket_limit_is_valid(&limit)) {
-			log_error(
-				"limit out of range: burst or window is too large scope=%s name=%s",
-				bucket_scope_name(l->scope), l->name);
-			return error_origin(-ERANGE);
-		}
-	}
-	return 0;
-}
-
-int control_configure(struct control *c, const struct config *config)
-{
-	uint64_t now_ns = clock_boottime_ns();
-	int r = control_check(c, config);
-
-	if (r == 0)
-		r = control_retire(c, config);
-	for (unsigned i = 0; r == 0 && i < config->limit_count; i++) {
-		const struct bucket_limit limit = control_limit(&config->limits[i]);
-		int row = bucket_configure(&c->region, &limit, now_ns);
-
-		r = row < 0 ? error_trace(row) : 0;
-	}
-	if (r < 0)
-		log_error("limits not set errno=%d (%s)", -r, strerror(-r));
-	return r;
-}
-
-int control_claim(struct control *c, pid_t pid, uid_t uid)
-{
-	uint64_t start = 0;
-
-	process_start_ticks((uint64_t)pid, &start);
-	return participant_claim(&c->region, (uint64_t)pid, start, uid, clock_boottime_ns());
-}
-
-void control_release(struct control *c, int row)
-{
-	participant_release(&c->region, (uint32_t)row);
 }

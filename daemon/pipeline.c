@@ -4,12 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "daemon/attempt.h"
 #include "daemon/reply.h"
 #include "daemon/request.h"
-#include "proto/json.h"
+#include "proto/feedback.h"
 #include "shm/counters.h"
 
 /* Enough of an error answer to classify it. */
@@ -19,7 +21,8 @@
 
 struct pipeline {
 	struct loop *loop;
-	const struct region *region;
+	struct attempt_scene scene; /* the region, and the daemon's part in it */
+	uint64_t random;            /* state of pipeline_random() */
 	struct catalog *catalog;
 	struct buffer head; /* scratch for one request's head; wiped after each use */
 	struct list requests;
@@ -113,32 +116,50 @@ static enum verdict request_fail_error(
 
 /* ---- steps ---- */
 
-/* A request may leave its model to the body, as plain clients of the OpenAI schema do. */
-static void request_name_model(struct request *r)
+/* splitmix64: for choices that nobody must foresee for long. */
+static uint64_t pipeline_random(struct pipeline *p)
 {
-	char name[MSG_NAME_MAX + 1];
+	uint64_t z = p->random += UINT64_C(0x9e3779b97f4a7c15);
 
-	if (r->ask.model.length || r->ask.route.length ||
-		!json_get_str(r->ask.body, "model", name, sizeof(name)))
-		return;
-	r->model = strdup(name);
-	r->ask.model = str_of(r->model);
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+static enum verdict request_refuse_route(struct request *r, int outcome, struct str why)
+{
+	switch (outcome) {
+	case ROUTE_E_UNKNOWN:
+		return request_fail(r, STATUS_UNKNOWN_MODEL, why);
+	case ROUTE_E_CONTEXT:
+		return request_fail(r, STATUS_CONTEXT_LENGTH, why);
+	case ROUTE_E_NO_TARGET:
+		return request_fail(r, STATUS_NO_TARGET, why);
+	default:
+		return request_fail(r, outcome < 0 ? STATUS_NO_MEMORY : STATUS_BAD_REQUEST, why);
+	}
 }
 
 static enum verdict step_route(struct request *r)
 {
 	aux_cleanup(buffer_deinit) struct buffer why = BUFFER_NULL;
 	struct route_chain chain = { 0 };
-	int outcome;
+	char model[SURVEY_MODEL_MAX + 1];
+	int outcome = survey_read(r->ask.body, &r->survey, model);
 
-	request_name_model(r);
-	outcome = route_resolve(r->catalog->config, r->ask.model, r->ask.route, &chain, &why);
-	if (outcome < 0)
-		return request_fail(r, STATUS_NO_MEMORY, STR_NULL);
-	if (outcome == ROUTE_E_UNKNOWN)
-		return request_fail(r, STATUS_UNKNOWN_MODEL, buffer_str(&why));
+	/* A request may leave its model to the body, as plain clients of the OpenAI schema do. */
+	if (!r->ask.model.length && !r->ask.route.length && *model) {
+		r->model = strdup(model);
+		r->ask.model = str_of(r->model);
+	}
+	if (outcome == 0)
+		outcome = route_resolve(
+			r->catalog->config, r->ask.model, r->ask.route, &chain, &why);
+	if (outcome == ROUTE_OK)
+		outcome = attempt_rank(
+			&r->pipeline->scene, r, &chain, pipeline_random(r->pipeline), &why);
 	if (outcome != ROUTE_OK)
-		return request_fail(r, STATUS_BAD_REQUEST, buffer_str(&why));
+		return request_refuse_route(r, outcome, buffer_str(&why));
 	r->target = calloc(chain.count, sizeof(*r->target));
 	if (!r->target)
 		return request_fail(r, STATUS_NO_MEMORY, STR_NULL);
@@ -147,34 +168,26 @@ static enum verdict step_route(struct request *r)
 	return NEXT;
 }
 
-static enum verdict request_refuse_limited(struct request *r, const struct admission_verdict *v)
+static enum verdict request_refuse_admission(struct request *r, const struct admission_verdict *v)
 {
-	char text[320];
+	char text[ATTEMPT_TEXT_MAX];
+	enum status status = attempt_explain(r, v, text);
 
-	if (v->outcome == BUCKET_E_NEVER)
-		snprintf(text, sizeof(text), "limit %s admits no request at all (burst %llu)",
-			v->limit, (unsigned long long)v->burst);
-	else
-		snprintf(text, sizeof(text), "limit %s is used up: retry in %.3f s", v->limit,
-			(double)v->wait_ns / (double)NSEC_PER_SEC);
-	request_fail(
-		r, v->outcome == BUCKET_E_NEVER ? STATUS_NEVER_FITS : STATUS_LIMITED, str_of(text));
-	r->failure.retry_after_ns = v->wait_ns;
-	r->failure.limit = strdup(v->limit);
+	request_fail(r, status, str_of(text));
+	/* "until another request ends" is no time a client could wait for. */
+	r->failure.retry_after_ns = v->wait_ns == BUCKET_WAIT_SETTLEMENT ? 0 : v->wait_ns;
+	if (v->limit[0])
+		r->failure.limit = strdup(v->limit);
 	return FAILED;
 }
 
 static enum verdict step_admit(struct request *r)
 {
-	struct pipeline *p = r->pipeline;
 	struct admission_verdict v;
 
 	failure_reset(&r->failure);
-	if (!r->catalog->config->features.limiter)
-		return NEXT;
-	admission_acquire(p->region, request_provider_name(r), request_target(r)->model,
-		r->ask.user, clock_boottime_ns(), &r->ticket, &v);
-	return v.outcome == BUCKET_OK ? NEXT : request_refuse_limited(r, &v);
+	attempt_admit(&r->pipeline->scene, r, pipeline_random(r->pipeline), &v);
+	return v.outcome == ADMISSION_OK ? NEXT : request_refuse_admission(r, &v);
 }
 
 static enum verdict request_refuse_no_key(struct request *r, const struct config_provider *c)
@@ -248,6 +261,7 @@ static enum verdict step_send(struct request *r)
 			buffer_str(&r->body), &events);
 	pipeline_wipe_head(head);
 	buffer_deinit(&r->body);
+	r->dispatched_ns = loop_now(r->loop);
 	if (e == 0 && r->client->pressured)
 		exchange_pause(r->exchange);
 	return e < 0 ? request_fail(r, STATUS_NO_MEMORY, STR_NULL) : NEXT;
@@ -266,6 +280,38 @@ static void request_resume(struct request *r, enum verdict verdict)
 	request_run(r, verdict);
 }
 
+static void request_on_header(void *context, struct str name, struct str value)
+{
+	feedback_header(context, name, value);
+}
+
+/* A good answer's limits are in its head; a refusal's also in its body. Without memory a refusal is
+ * heard as one that says nothing. */
+static void request_hear_head(struct request *r, struct exchange *x)
+{
+	struct feedback heard = FEEDBACK_NULL;
+
+	exchange_each_header(x, request_on_header, &heard);
+	if (r->http_status / 100 == 2) {
+		attempt_hear(&r->pipeline->scene, r, &heard, STATUS_OK, 0);
+		return;
+	}
+	r->feedback = malloc(sizeof(*r->feedback));
+	if (r->feedback)
+		*r->feedback = heard;
+}
+
+/* The refusal is complete, or all of it that will come. Once. */
+static void request_hear_refusal(struct request *r, enum status status)
+{
+	struct feedback silence = FEEDBACK_NULL;
+
+	attempt_hear(&r->pipeline->scene, r, r->feedback ? r->feedback : &silence, status,
+		pipeline_random(r->pipeline));
+	free(r->feedback);
+	r->feedback = NULL;
+}
+
 static void request_on_head(void *context, struct exchange *x, unsigned http_status)
 {
 	struct request *r = context;
@@ -275,10 +321,7 @@ static void request_on_head(void *context, struct exchange *x, unsigned http_sta
 	/* Some answer a streaming request with plain JSON, usually an error. */
 	r->as_stream = r->plan.stream &&
 		!(type.length >= 16 && strncasecmp(type.data, "application/json", 16) == 0);
-	if (http_status / 100 != 2)
-		r->failure.retry_after_ns =
-			format_retry_after_ns(exchange_header(x, "retry-after-ms"),
-				exchange_header(x, "retry-after"), clock_unix_ns());
+	request_hear_head(r, x);
 }
 
 /* What a decoder says; CANCELLED is the sink's: a frame could not be packed. */
@@ -307,6 +350,8 @@ static void request_on_body(void *context, struct exchange *x, struct str bytes)
 	status = request_decoded(r, format_decoder_feed(r->decoder, r->as_stream, bytes, &error));
 	if (status != STATUS_OK)
 		request_resume(r, request_fail_error(r, status, &error));
+	else
+		attempt_progress(&r->pipeline->scene, r);
 }
 
 static enum verdict request_finish_answer(struct request *r)
@@ -318,6 +363,7 @@ static enum verdict request_finish_answer(struct request *r)
 	if (r->http_status / 100 != 2) {
 		status = format_decoder_classify(
 			r->decoder, r->http_status, buffer_str(&r->error_body), &error);
+		request_hear_refusal(r, status);
 		return request_fail_error(r, status, &error);
 	}
 	status = request_decoded(
@@ -335,10 +381,14 @@ static void request_on_end(void *context, struct exchange *x, enum status status
 
 	r->sent = exchange_has_sent(x);
 	r->exchange = NULL;
-	if (status == STATUS_OK)
+	if (status == STATUS_OK) {
 		request_resume(r, request_finish_answer(r));
-	else
-		request_resume(r, request_fail_error(r, status, &error));
+		return;
+	}
+	/* A refusal counts also when the rest of its body got lost. */
+	if (r->http_status == 429)
+		request_hear_refusal(r, STATUS_PROVIDER_LIMITED);
+	request_resume(r, request_fail_error(r, status, &error));
 }
 
 /* Whether another target could do what this one could not. */
@@ -374,9 +424,9 @@ static void request_end_attempt(struct request *r)
 		r->received = format_decoder_received(r->decoder);
 	r->decoder = format_decoder_free(r->decoder);
 	buffer_deinit(&r->error_body);
-	/* What a provider may have seen counts; what never left does not. */
-	if (!r->sent)
-		admission_give_back(r->pipeline->region, &r->ticket, clock_boottime_ns());
+	free(r->feedback);
+	r->feedback = NULL;
+	attempt_end(&r->pipeline->scene, r, pipeline_random(r->pipeline));
 }
 
 static enum verdict step_judge(struct request *r)
@@ -389,7 +439,7 @@ static enum verdict step_judge(struct request *r)
 		return NEXT;
 	log_info("request falls back id=%llu from=%s because=%s", (unsigned long long)r->id,
 		request_provider(r)->config->name, status_name(status));
-	counter_add(r->pipeline->region, COUNTER_fallbacks, 1);
+	counter_add(r->pipeline->scene.region, COUNTER_fallbacks, 1);
 	r->attempt++;
 	r->sent = false;
 	r->received = 0;
@@ -399,7 +449,7 @@ static enum verdict step_judge(struct request *r)
 
 static void request_count(const struct request *r)
 {
-	const struct region *region = r->pipeline->region;
+	const struct region *region = r->pipeline->scene.region;
 	enum status status = r->failure.status;
 
 	if (status == STATUS_OK)
@@ -557,8 +607,8 @@ int pipeline_submit(struct pipeline *p, struct pipeline_client *client, uint64_t
 		request_free(r);
 		return PIPELINE_E_BAD_FRAME;
 	}
-	counter_add(p->region, COUNTER_requests_started, 1);
-	counter_add(p->region, COUNTER_requests_active, 1);
+	counter_add(p->scene.region, COUNTER_requests_started, 1);
+	counter_add(p->scene.region, COUNTER_requests_active, 1);
 	refusal = pipeline_refusal(p, client);
 	if (e < 0 || request_arm_deadline(r) < 0)
 		refusal = STATUS_NO_MEMORY;
@@ -613,15 +663,17 @@ void pipeline_client_init(struct pipeline_client *c)
 	c->pressured = false;
 }
 
-int pipeline_new(struct pipeline **out, struct loop *loop, const struct region *region,
+int pipeline_new(struct pipeline **out, struct loop *loop, struct region *region, uint64_t owner,
 	struct catalog *catalog)
 {
 	struct pipeline *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return -ENOMEM;
+	if (getrandom(&p->random, sizeof(p->random), 0) != sizeof(p->random))
+		p->random = clock_boottime_ns();
 	p->loop = loop;
-	p->region = region;
+	p->scene = (struct attempt_scene){ .region = region, .owner = owner };
 	p->catalog = catalog_ref(catalog);
 	list_init(&p->requests);
 	*out = p;

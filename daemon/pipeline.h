@@ -32,7 +32,8 @@ struct pipeline_client {
 
 void pipeline_client_init(struct pipeline_client *c);
 
-int pipeline_new(struct pipeline **out, struct loop *loop, const struct region *region,
+/* owner: what marks the daemon's holds, of its participant row. */
+int pipeline_new(struct pipeline **out, struct loop *loop, struct region *region, uint64_t owner,
 	struct catalog *catalog);
 /* No request may be active. */
 struct pipeline *pipeline_free(struct pipeline *p);

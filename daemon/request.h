@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * One request, as plain data: what was asked, where it stands, how it ended. Only pipeline.c
- * and, for what was delivered, reply.c write it; only request_enter() changes the step.
+ * One request, as plain data: what was asked, where it stands, how it ended. Only pipeline.c, for what
+ * was delivered reply.c, and for its budgets attempt.c write it; only request_enter() changes the step.
  */
 
 #include <stdbool.h>
@@ -13,8 +13,10 @@
 #include "daemon/catalog.h"
 #include "daemon/io/exchange.h"
 #include "daemon/formats/format.h"
+#include "daemon/formats/survey.h"
 #include "daemon/io/loop.h"
 #include "daemon/route.h"
+#include "proto/feedback.h"
 #include "proto/msg.h"
 
 enum request_step {
@@ -49,7 +51,9 @@ struct request {
 	char *frame; /* the SUBMIT body; ask's views point into it */
 	size_t frame_size;
 	struct msg_submit ask;
-	char *model; /* owned: of the body, where the envelope names none */
+	char *model;          /* owned: of the body, where the envelope names none */
+	struct survey survey; /* of the body */
+	uint64_t output_estimate; /* tokens */
 	uint64_t arrived_ns;
 	struct loop_timer deadline;
 
@@ -57,6 +61,9 @@ struct request {
 	struct route_target *target; /* the chain */
 	unsigned target_count, attempt;
 	struct admission_ticket ticket;
+	uint64_t dispatched_ns;      /* of this attempt */
+	uint64_t progressed;         /* output tokens settled while this attempt streams */
+	struct feedback *feedback;   /* owned: of a refusal, until its body has come */
 
 	struct buffer body; /* the provider's request body, until it is sent */
 	struct format_plan plan;
@@ -87,7 +94,7 @@ static inline const struct catalog_provider *request_provider(const struct reque
 	return &r->catalog->provider[request_target(r)->provider];
 }
 
-/* Empty before there is a target. */
+/* The provider whose answer this is, was or will be. Empty before there is a target. */
 static inline struct str request_provider_name(const struct request *r)
 {
 	return r->target_count ? str_of(request_provider(r)->config->name) : STR_NULL;

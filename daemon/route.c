@@ -1,17 +1,44 @@
 #include "daemon/route.h"
 
+#include <stdio.h>
 #include <string.h>
+#include "shm/target.h"
 
-static void route_add(struct route_chain *chain, unsigned provider, struct str upstream,
-	struct str model, uint32_t max_tokens)
+static struct route_target *route_add(struct route_chain *chain, unsigned provider,
+	struct str upstream, struct str model, uint32_t max_tokens)
 {
-	if (chain->count < ROUTE_CHAIN_MAX)
-		chain->target[chain->count++] = (struct route_target){
-			.provider = provider,
-			.upstream = upstream,
-			.model = model,
-			.max_tokens = max_tokens,
-		};
+	struct route_target *t = &chain->target[chain->count];
+
+	if (chain->count == ROUTE_CHAIN_MAX)
+		return NULL;
+	*t = (struct route_target){
+		.provider = provider,
+		.upstream = upstream,
+		.model = model,
+		.max_tokens = max_tokens,
+		.weight = 1,
+		.row = TARGET_NONE,
+		.provider_row = TARGET_NONE,
+	};
+	chain->count++;
+	return t;
+}
+
+static const struct config_model *route_find_model(
+	const struct config *config, struct str name, int provider);
+
+static void route_add_configured(struct route_chain *chain, const struct config *config,
+	const struct config_target *from)
+{
+	struct route_target *t = route_add(chain, from->provider, str_of(from->upstream),
+		str_of(from->model), from->max_tokens);
+	const struct config_model *m =
+		route_find_model(config, str_of(from->model), (int)from->provider);
+
+	if (!t)
+		return;
+	t->weight = from->weight;
+	t->price = m ? &m->price : NULL;
 }
 
 static int route_unknown_route(const struct config *config, struct str route, struct buffer *why)
@@ -39,10 +66,9 @@ static int route_by_name(const struct config *config, struct str route, struct r
 
 		if (!str_is(route, found->name))
 			continue;
+		chain->route = found;
 		for (unsigned k = 0; k < found->target_count; k++)
-			route_add(chain, found->targets[k].provider,
-				str_of(found->targets[k].upstream), str_of(found->targets[k].model),
-				found->targets[k].max_tokens);
+			route_add_configured(chain, config, &found->targets[k]);
 		return ROUTE_OK;
 	}
 	return route_unknown_route(config, route, why);
@@ -62,6 +88,15 @@ static const struct config_model *route_find_model(
 	return NULL;
 }
 
+static void route_add_row(struct route_chain *chain, const struct config_model *m)
+{
+	struct route_target *t = route_add(
+		chain, m->provider, str_of(m->upstream), str_of(m->name), m->max_tokens);
+
+	if (t)
+		t->price = &m->price;
+}
+
 /* A configured model's row, or the provider's own name passed through. */
 static void route_add_model(
 	const struct config *config, unsigned provider, struct str name, struct route_chain *chain)
@@ -69,7 +104,7 @@ static void route_add_model(
 	const struct config_model *m = route_find_model(config, name, (int)provider);
 
 	if (m)
-		route_add(chain, provider, str_of(m->upstream), str_of(m->name), m->max_tokens);
+		route_add_row(chain, m);
 	else
 		route_add(chain, provider, name, name, 0);
 }
@@ -103,7 +138,7 @@ static int route_by_model(const struct config *config, struct str model, struct 
 	int provider = -1;
 
 	if (m) {
-		route_add(chain, m->provider, str_of(m->upstream), str_of(m->name), m->max_tokens);
+		route_add_row(chain, m);
 		return ROUTE_OK;
 	}
 	if (slash)
@@ -127,6 +162,7 @@ int route_resolve(const struct config *config, struct str model, struct str rout
 	int r;
 
 	chain->count = 0;
+	chain->route = NULL;
 	if (!model.length == !route.length) {
 		r = buffer_printf(why, "a request names either a model or a route%s",
 			model.length ? ", not both" : "");
@@ -135,4 +171,129 @@ int route_resolve(const struct config *config, struct str model, struct str rout
 	if (route.length)
 		return route_by_name(config, route, chain, why);
 	return route_by_model(config, model, chain, why);
+}
+
+/* ---- order ---- */
+
+void route_find_rows(
+	const struct region *region, const struct config *config, struct route_chain *chain)
+{
+	char name[TARGET_NAME_TEXT];
+	uint64_t key = 0;
+
+	for (unsigned i = 0; i < chain->count; i++) {
+		struct route_target *t = &chain->target[i];
+		const char *provider = config->providers[t->provider].name;
+		int n = snprintf(name, sizeof(name), "%s/%.*s", provider, STR_ARG(t->model));
+
+		t->provider_row = target_find(region, str_of(provider), &t->key);
+		t->row = n < (int)sizeof(name) ?
+			target_find(region, str_make(name, (size_t)n), &key) :
+			TARGET_NONE;
+		if (t->row != TARGET_NONE)
+			t->key = key;
+	}
+}
+
+struct router_query route_query(const struct route_chain *chain)
+{
+	const struct config_route *r = chain->route;
+
+	if (!r)
+		return (struct router_query){ .strategy = ROUTER_ORDER, .price_cap_nanousd = -1 };
+	return (struct router_query){
+		.strategy = r->strategy,
+		.weight_cost = r->weight_cost,
+		.weight_latency = r->weight_latency,
+		.weight_reliability = r->weight_reliability,
+		.price_cap_nanousd = r->price_cap_nanousd,
+		.patience_ns = r->patience_ns,
+	};
+}
+
+/* Those without a row of their own (the table is full) are judged by their provider's. */
+static uint32_t route_row(const struct route_target *t)
+{
+	return t->row != TARGET_NONE ? t->row : t->provider_row;
+}
+
+static bool route_is_hopeless(enum router_reason reason)
+{
+	return reason == ROUTER_OUT_CAPABILITY || reason == ROUTER_OUT_CONTEXT ||
+		reason == ROUTER_OUT_PRICE;
+}
+
+/* Why nothing is left. */
+static int route_explain(const struct config *config, const struct route_chain *chain,
+	const struct router_decision *d, struct buffer *why)
+{
+	bool all_context = true;
+	int r = buffer_printf(why, "no target can take the request:");
+
+	for (unsigned i = 0; i < d->count && r == 0; i++) {
+		const struct route_target *t = &chain->target[d->choice[i].candidate];
+
+		all_context &= d->choice[i].reason == ROUTER_OUT_CONTEXT;
+		r = buffer_printf(why, "%s %s/%.*s (%s)", i ? "," : "",
+			config->providers[t->provider].name, STR_ARG(t->model),
+			router_reason_name(d->choice[i].reason));
+	}
+	if (r < 0)
+		return r;
+	return all_context ? ROUTE_E_CONTEXT : ROUTE_E_NO_TARGET;
+}
+
+/* The choice that may still come through: the one that waits least. NULL: none. */
+static const struct router_choice *route_least_bad(const struct router_decision *d)
+{
+	const struct router_choice *best = NULL;
+
+	for (unsigned i = 0; i < d->count; i++) {
+		const struct router_choice *c = &d->choice[i];
+
+		if (!route_is_hopeless(c->reason) && (!best || c->wait_ns < best->wait_ns))
+			best = c;
+	}
+	return best;
+}
+
+static void route_take(struct route_chain *chain, const struct route_chain *all,
+	const struct router_choice *choice)
+{
+	struct route_target *t = &chain->target[chain->count++];
+
+	*t = all->target[choice->candidate];
+	t->forced = choice->reason == ROUTER_PANIC;
+}
+
+int route_rank(const struct region *region, const struct config *config, struct route_chain *chain,
+	const struct bucket_set *limits, const struct router_query *query, uint64_t now_ns,
+	struct buffer *why)
+{
+	struct router_candidate candidates[ROUTE_CHAIN_MAX] = { 0 };
+	_Atomic uint64_t *turn = NULL;
+	struct router_decision decision;
+	const struct route_chain all = *chain;
+	struct router_route found;
+
+	/* Of what has no row nothing is known: the order stays as configured. */
+	for (unsigned i = 0; i < chain->count; i++)
+		if (route_row(&all.target[i]) == TARGET_NONE)
+			return ROUTE_OK;
+	for (unsigned i = 0; i < chain->count; i++)
+		candidates[i] = (struct router_candidate){
+			.row = route_row(&all.target[i]),
+			.key = all.target[i].key,
+			.weight = all.target[i].weight,
+			.limits = limits ? &limits[i] : NULL,
+		};
+	if (query->strategy == ROUTER_ROUND_ROBIN && chain->route)
+		router_find(region, str_of(chain->route->name), &found, &turn);
+	router_decide(region, query, candidates, chain->count, turn, now_ns, &decision);
+	chain->count = 0;
+	for (unsigned i = 0; i < decision.usable; i++)
+		route_take(chain, &all, &decision.choice[i]);
+	if (chain->count == 0 && route_least_bad(&decision))
+		route_take(chain, &all, route_least_bad(&decision));
+	return chain->count ? ROUTE_OK : route_explain(config, &all, &decision, why);
 }

@@ -24,7 +24,7 @@
 #include "proto/json.h"
 #include "proto/utf8.h"
 #include "proto/msg.h"
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 #include "shm/counters.h"
 
 #define SERVER_RING_ENTRIES 256
@@ -91,10 +91,12 @@ static void server_status_limits(const struct server *s, struct json *j)
 		/* Participants may have written anything here. */
 		utf8_repair(view.name, strlen(view.name));
 		json_str(j, "name", str_of(view.name));
-		json_uint(j, "requests", view.limit);
+		json_str(j, "resource", str_of(bucket_resource_name(view.resource)));
+		json_uint(j, "limit", view.limit);
 		json_uint(j, "window_ns", view.window_ns);
 		json_uint(j, "burst", view.burst);
 		json_uint(j, "available", view.available);
+		json_uint(j, "held", view.held);
 		json_object_end(j);
 	}
 	json_array_end(j);
@@ -121,6 +123,7 @@ static int server_status(void *context, struct buffer *out)
 	json_uint(j, "requests_active", pipeline_active(s->pipeline));
 	json_bool(j, "limiter", config->features.limiter);
 	json_bool(j, "router", config->features.router);
+	json_bool(j, "breaker", config->features.breaker);
 	json_uint(j, "log_lines_dropped", log_dropped());
 	server_status_providers(s, j);
 	server_status_limits(s, j);
@@ -144,15 +147,30 @@ static int server_load_catalog(struct server *s, struct config *config, struct c
 	return r;
 }
 
-/* Limits or access that are not enforced as configured are worse than old ones. */
-static int server_enforce(struct server *s, const struct config *config)
+/* Limits, targets and routes as the catalog's configuration has them. */
+static int server_configure(struct server *s, const struct catalog *catalog)
 {
-	const struct config *old = s->catalog->config;
-	int r = control_configure(s->control, config);
+	const struct config *config = catalog->config;
+	aux_cleanup(freep) bool *usable =
+		calloc(config->provider_count ? config->provider_count : 1, sizeof(*usable));
+
+	if (!usable)
+		return error_origin(-ENOMEM);
+	for (unsigned i = 0; i < config->provider_count; i++)
+		usable[i] = config->providers[i].family->auth == FAMILY_AUTH_OPTIONAL ||
+			keys_has(catalog->keys, i);
+	return control_configure(s->control, config, usable);
+}
+
+/* Limits or access that are not enforced as configured are worse than old ones. */
+static int server_enforce(struct server *s, const struct catalog *catalog)
+{
+	const struct config *config = catalog->config;
+	int r = server_configure(s, catalog);
 
 	if (r == 0)
 		r = listener_set_access(s->listener, &config->access, config->connections_per_uid);
-	if (r < 0 && control_configure(s->control, old) < 0)
+	if (r < 0 && server_configure(s, s->catalog) < 0)
 		log_error("the limits of the old configuration are not complete: restart llmkitd");
 	return error_trace(r);
 }
@@ -160,7 +178,7 @@ static int server_enforce(struct server *s, const struct config *config)
 static int server_apply(struct server *s, struct catalog *catalog)
 {
 	const struct config *config = catalog->config;
-	int r = server_enforce(s, config);
+	int r = server_enforce(s, catalog);
 
 	if (r < 0)
 		return error_trace(r);
@@ -173,21 +191,20 @@ static int server_apply(struct server *s, struct catalog *catalog)
 }
 
 /* r: what failed, where no error of the file did. */
-static void server_reload_failed(const struct buffer *error, int r)
+static void server_reload_failed(const struct buffer *error, int r, struct buffer *why)
 {
 	struct str text = buffer_str(error);
 
 	while (text.length && text.data[text.length - 1] == '\n')
 		text.length--;
-	if (text.length)
-		log_error("reload failed, the old configuration stays: %.*s", STR_ARG(text));
-	else
-		log_error("reload failed, the old configuration stays: %s",
-			r < 0 ? strerror(-r) : "the reason is above");
+	if (!text.length)
+		text = str_of(r < 0 ? strerror(-r) : "the reason is in the daemon's log");
+	log_error("reload failed, the old configuration stays: %.*s", STR_ARG(text));
+	buffer_printf(why, "reload failed, the old configuration stays: %.*s", STR_ARG(text));
 }
 
-/* All or nothing: a configuration with an error changes nothing. */
-static void server_reload(struct server *s)
+/* All or nothing: a configuration with an error changes nothing, and why says what it is. */
+static enum status server_reload(struct server *s, struct buffer *why)
 {
 	aux_cleanup(buffer_deinit) struct buffer error = BUFFER_NULL;
 	struct config *config = NULL;
@@ -209,9 +226,22 @@ static void server_reload(struct server *s)
 			config->limit_count);
 	} else {
 		catalog_unref(catalog);
-		server_reload_failed(&error, r);
+		server_reload_failed(&error, r, why);
 	}
 	notify_ready();
+	return r == 0 ? STATUS_OK : r < 0 ? STATUS_INTERNAL : STATUS_BAD_REQUEST;
+}
+
+static enum status server_command(
+	void *context, struct str verb, struct str name, struct buffer *why)
+{
+	struct server *s = context;
+
+	if (s->draining)
+		return STATUS_SHUTTING_DOWN;
+	if (str_is(verb, "reload"))
+		return server_reload(s, why);
+	return control_act(s->control, verb, name, why);
 }
 
 /* ---- the end ---- */
@@ -259,6 +289,7 @@ static void server_drain(struct server *s)
 static void server_on_signal(struct loop_watch *w, uint32_t revents)
 {
 	struct server *s = container_of(w, struct server, signals);
+	aux_cleanup(buffer_deinit) struct buffer why = BUFFER_NULL;
 	struct signalfd_siginfo info;
 
 	(void)revents;
@@ -266,7 +297,7 @@ static void server_on_signal(struct loop_watch *w, uint32_t revents)
 		if (info.ssi_signo != SIGHUP)
 			server_drain(s);
 		else if (!s->draining)
-			server_reload(s);
+			server_reload(s, &why);
 	}
 	if (loop_watch_start(s->loop, w, s->signal_fd, POLLIN) < 0)
 		log_error("out of memory: signals are not heard any more");
@@ -366,7 +397,8 @@ static int server_take_socket(struct server *s, const struct config *config)
 	}
 	if (r != LISTENER_OK)
 		return r < 0 ? error_trace(r) : SERVER_E_SETUP;
-	return error_trace(control_new(&s->control, s->loop, s->socket, config->runtime));
+	return error_trace(control_new(
+		&s->control, s->loop, s->socket, config->runtime, &config->tables));
 }
 
 static int server_build_upstream(struct server *s, struct config *config)
@@ -378,7 +410,7 @@ static int server_build_upstream(struct server *s, struct config *config)
 	if (r == 0)
 		r = server_load_catalog(s, config, &s->catalog);
 	if (r == 0)
-		r = control_configure(s->control, config);
+		r = server_configure(s, s->catalog);
 	return error_trace(r);
 }
 
@@ -392,10 +424,12 @@ static int server_build_clients(struct server *s)
 	};
 	const struct session_events session_events = {
 		.status = server_status,
+		.command = server_command,
 		.gone = server_on_gone,
 		.context = s,
 	};
-	int r = pipeline_new(&s->pipeline, s->loop, control_region(s->control), s->catalog);
+	int r = pipeline_new(&s->pipeline, s->loop, control_region(s->control),
+		control_owner(s->control), s->catalog);
 
 	if (r == 0)
 		r = session_table_new(

@@ -40,7 +40,7 @@ static void session_free(struct session *s)
 	if (s->pidfd >= 0)
 		close(s->pidfd);
 	if (s->row >= 0)
-		control_release(t->control, s->row);
+		control_leave(t->control, s->row);
 	t->events.gone(t->events.context, conn_peer(s->conn));
 	s->conn = conn_free(s->conn);
 	list_unlink(&s->node);
@@ -133,7 +133,8 @@ static void session_attach_region(struct session *s, struct msg_welcome *welcome
 	const struct listener_peer *peer = conn_peer(s->conn);
 
 	if (peer->role == LISTENER_PARTICIPANT) {
-		s->row = control_claim(s->table->control, peer->pid, peer->uid);
+		s->row = control_claim(
+			s->table->control, peer->pid, peer->uid, &welcome->owner);
 		if (s->row < 0)
 			log_warning(
 				"no participant row for pid=%d: the table is full", (int)peer->pid);
@@ -222,6 +223,61 @@ static void session_on_status(struct session *s, const struct frame_header *h)
 	conn_flush_later(s->conn);
 }
 
+static void session_done(
+	struct session *s, const struct frame_header *h, enum status status, struct str text)
+{
+	const struct msg_done done = { .status = status, .message = text };
+
+	if (msg_pack_done(conn_output(s->conn), h->request_id, &done) < 0)
+		session_broken(&s->client);
+	conn_flush_later(s->conn);
+}
+
+/* A name that templates apply to gets its limits. */
+static void session_on_resolve(struct session *s, const struct frame_header *h, struct str body)
+{
+	const char *why = "RESOLVE: out of memory";
+	struct msg_resolve m;
+	struct bucket_names names;
+	int r = msg_unpack_resolve(body, &m, &why);
+
+	if (r != MSG_OK) {
+		session_refuse(s, r < 0 ? STATUS_NO_MEMORY : STATUS_PROTOCOL, why);
+		return;
+	}
+	names = (struct bucket_names){
+		.user = m.user, .model = m.model, .provider = m.provider, .key = m.key
+	};
+	r = control_resolve(s->table->control, &names);
+	if (r == -ENAMETOOLONG)
+		session_done(s, h, STATUS_BAD_REQUEST,
+			str_of("a name is too long to have a limit: two together have 158 bytes"));
+	else if (r < 0)
+		session_done(s, h, STATUS_BUSY,
+			str_of("the table of limits is full of limits in use: raise tables.limits"));
+	else
+		session_done(s, h, STATUS_OK, STR_NULL);
+}
+
+static void session_on_command(struct session *s, const struct frame_header *h, struct str body)
+{
+	aux_cleanup(buffer_deinit) struct buffer text = BUFFER_NULL;
+	const struct session_events *events = &s->table->events;
+	const char *why = "COMMAND: out of memory";
+	struct msg_command m;
+	int r = msg_unpack_command(body, &m, &why);
+
+	if (r != MSG_OK)
+		session_refuse(s, r < 0 ? STATUS_NO_MEMORY : STATUS_PROTOCOL, why);
+	else if (conn_peer(s->conn)->role != LISTENER_PARTICIPANT)
+		session_done(s, h, STATUS_REFUSED, str_of("observers may look, not act"));
+	else {
+		enum status status = events->command(events->context, m.verb, m.name, &text);
+
+		session_done(s, h, status, buffer_str(&text));
+	}
+}
+
 static void session_on_frame(
 	void *context, struct conn *c, const struct frame_header *h, struct str body)
 {
@@ -234,6 +290,10 @@ static void session_on_frame(
 		session_on_hello(s, h, body);
 	else if (h->type == FRAME_SUBMIT)
 		session_on_submit(s, h, body);
+	else if (h->type == FRAME_RESOLVE)
+		session_on_resolve(s, h, body);
+	else if (h->type == FRAME_COMMAND)
+		session_on_command(s, h, body);
 	else if (h->type != FRAME_CANCEL && h->type != FRAME_STATUS)
 		session_refuse(s, STATUS_PROTOCOL, "a frame type that clients do not send");
 	else if (msg_unpack_empty(body, &why) != MSG_OK)

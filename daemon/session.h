@@ -10,12 +10,16 @@
 #include "daemon/control.h"
 #include "daemon/io/loop.h"
 #include "daemon/pipeline.h"
+#include "proto/status.h"
 
 struct session_table;
 
 struct session_events {
 	/* Fills the object that STATUS_REPLY carries. */
 	int (*status)(void *context, struct buffer *json);
+	/* An operator's verb: STATUS_OK, or the status and a sentence in why. */
+	enum status (*command)(
+		void *context, struct str verb, struct str name, struct buffer *why);
 	/* A session is over; its connection was this peer's. */
 	void (*gone)(void *context, const struct listener_peer *peer);
 	void *context;

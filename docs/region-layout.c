@@ -31,11 +31,14 @@ int main(void)
 	       "read. "
 	       "Times are nanoseconds of\nCLOCK_BOOTTIME. Who writes what and how to read it: "
 	       "`shm/layout.h`.\n\n");
-	printf("A region made by this build has %llu bytes: a page of header, %d buckets, their "
-	       "names, "
-	       "%d\nparticipants, %d counters.\n",
-		(unsigned long long)region_total_size(), LAYOUT_BUCKETS, LAYOUT_PARTICIPANTS,
-		LAYOUT_COUNTERS);
+	printf("A region that this build makes by default has %llu bytes: a page of header, %d\n"
+	       "buckets and their names, %d participants, %d counters, %d holds, %d templates, "
+	       "%d targets\nwith their breakers and latencies, %d routes, %d estimates, %d "
+	       "events. The configuration's\n`tables` changes the numbers of buckets, holds "
+	       "and targets.\n",
+		(unsigned long long)region_total_size(NULL), LAYOUT_BUCKETS, LAYOUT_PARTICIPANTS,
+		LAYOUT_COUNTERS, LAYOUT_HOLDS, LAYOUT_TEMPLATES, LAYOUT_TARGETS, LAYOUT_ROUTES,
+		LAYOUT_ESTIMATES, LAYOUT_EVENTS);
 #include "shm/tbl/layout.h"
 	print_counters();
 	return 0;

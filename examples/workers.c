@@ -35,7 +35,7 @@ struct result {
 };
 
 struct plan {
-	const char *provider, *model, *user;
+	struct llmkit_scope scope;
 	unsigned workers;
 	double seconds, rate, burst;
 };
@@ -161,13 +161,13 @@ static bool parse(int argc, char **argv, struct plan *plan)
 	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
 		switch (option) {
 		case 'p':
-			plan->provider = optarg;
+			plan->scope.provider = optarg;
 			break;
 		case 'm':
-			plan->model = optarg;
+			plan->scope.model = optarg;
 			break;
 		case 'u':
-			plan->user = optarg;
+			plan->scope.user = optarg;
 			break;
 		case 'w':
 			plan->workers = (unsigned)strtoul(optarg, NULL, 10);
@@ -191,7 +191,7 @@ static bool parse(int argc, char **argv, struct plan *plan)
 
 int main(int argc, char **argv)
 {
-	struct plan plan = { .workers = 4, .seconds = 3 };
+	struct plan plan = { .scope.size = sizeof(plan.scope), .workers = 4, .seconds = 3 };
 	llmkit *kit = NULL;
 	llmkit_limits *limits = NULL;
 	bool good = false;
@@ -206,7 +206,7 @@ int main(int argc, char **argv)
 	}
 	r = llmkit_open(&kit, NULL);
 	if (r == LLMKIT_OK)
-		r = llmkit_limits_open(kit, plan.provider, plan.model, plan.user, &limits);
+		r = llmkit_limits_open(kit, &plan.scope, &limits);
 	if (r < 0)
 		fprintf(stderr, "workers: %s\n", llmkit_strerror(r));
 	else if (llmkit_limits_count(limits) == 0)

@@ -30,12 +30,14 @@ static const struct {
 	ERROR(NO_DAEMON, true, "nothing listens on the socket; start llmkitd or set LLMKIT_SOCKET"),
 	ERROR(DAEMON_LOST, true, "the daemon ended; try again, another may have started"),
 	ERROR(WAIT_TIMEOUT, true, "nothing came within the given timeout"),
-	ERROR(FORKED, false, "the stream belongs to the parent process; submit again in this one"),
+	ERROR(FORKED, false, "it belongs to the parent process; this one needs its own"),
 	ERROR(REGION, false, "the shared region cannot be used; llmkit_region_text() says why"),
 	ERROR(NO_REGION, false, "observers cannot take budgets; ask for access as a participant"),
 	ERROR(ENDED, false, "the stream's last event was already read"),
 	ERROR(SYSTEM, false, "a system call failed; errno says which way"),
 	ERROR(JSON, false, "the text is not valid JSON of the expected kind"),
+	ERROR(LEASE, false,
+		"a limit applies that holds something while a call runs; use llmkit_lease_acquire()"),
 #undef ERROR
 };
 

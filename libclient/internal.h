@@ -45,10 +45,12 @@ struct guard {
 	_Atomic uint32_t state;
 };
 
-/* A mapped region. Kept until llmkit_close(), since an acquire may be inside. */
+/* A mapped region. Kept until llmkit_close(), since an acquire may be inside. owner marks what this
+ * process holds there; 0: nothing can be held. It stays valid when the daemon dies. */
 struct mapping {
 	struct mapping *older;
 	struct region region;
+	_Atomic uint64_t owner;
 	dev_t device;
 	ino_t inode;
 };
@@ -119,8 +121,29 @@ static inline void kit_enter(struct llmkit *kit)
 
 /* kit->sending is held: attaches unless attached. LLMKIT_E_. */
 int kit_attach(struct llmkit *kit);
+/* As kit_attach(), with kit->sending taken here. */
+int kit_attach_now(struct llmkit *kit);
+/* As kit_enter(); a child also becomes a participant of its own, if there is a daemon; else it goes
+ * on without. One try. */
+void kit_enter_attached(struct llmkit *kit);
+/* A region in kit->mapping, attaching when there is none. LLMKIT_E_REGION, _NO_REGION; a mapping may
+ * still be read-only. */
+int kit_need_region(struct llmkit *kit);
 /* Makes llmkit_fd() readable, when somebody asked for it. lock is held. */
 void kit_notify(struct llmkit *kit);
+/* Bits that differ from call to call; from SplitMix64. */
+static inline uint64_t kit_random(uint64_t seed)
+{
+	static _Atomic uint64_t counter;
+	uint64_t z = seed +
+		atomic_fetch_add_explicit(
+			&counter, UINT64_C(0x9e3779b97f4a7c15), memory_order_relaxed);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
 /* timeout in ms as in the public calls to an instant for kit_remaining(). */
 uint64_t kit_deadline(int timeout_ms);
 uint64_t kit_remaining(uint64_t deadline_ns);
@@ -138,7 +161,9 @@ struct llmkit_stream *conn_find(const struct conn *conn, uint64_t id);
 /* mapping.c */
 
 /* Maps what the daemon handed over, or notes why not. lock is held; fd stays the caller's. */
-void mapping_switch(struct llmkit *kit, int fd, enum msg_role role);
+void mapping_switch(struct llmkit *kit, int fd, const struct msg_welcome *welcome);
+/* A child holds nothing of what its parent does. */
+void mapping_disown_all(struct llmkit *kit);
 void mapping_free_all(struct llmkit *kit);
 
 /* wire.c; lock is held, unless said otherwise. */
@@ -161,6 +186,11 @@ int stream_open(struct llmkit *kit, int (*pack)(struct buffer *, uint64_t, const
 	const void *message, struct llmkit_stream **out);
 /* Takes the next frame into stream->current; LLMKIT_OK, _WAIT_TIMEOUT, or why none will come. */
 int stream_take(struct llmkit_stream *stream, uint64_t deadline_ns);
+
+/* control.c */
+
+/* Has the daemon make the limits that templates say for these names. LLMKIT_E_. */
+int control_resolve(struct llmkit *kit, const struct msg_resolve *names);
 
 /* request.c */
 int request_render(

@@ -94,6 +94,7 @@ static void kit_reset(struct llmkit *kit)
 	if (!is_whole)
 		kit->left_behind = kit->process;
 	kit->process++;
+	mapping_disown_all(kit);
 	kit_reset_lock(&kit->sending);
 }
 
@@ -142,11 +143,47 @@ int kit_attach(struct llmkit *kit)
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&kit->lock);
-	mapping_switch(kit, region_fd, welcome.role);
+	mapping_switch(kit, region_fd, &welcome);
 	kit->conn = conn;
 	kit_watch(kit);
 	pthread_mutex_unlock(&kit->lock);
 	return LLMKIT_OK;
+}
+
+int kit_attach_now(struct llmkit *kit)
+{
+	int r;
+
+	pthread_mutex_lock(&kit->sending);
+	r = kit_attach(kit);
+	pthread_mutex_unlock(&kit->sending);
+	return r;
+}
+
+void kit_enter_attached(struct llmkit *kit)
+{
+	kit_enter(kit);
+	if (atomic_load(&kit->guard->state) == GUARD_READY)
+		return;
+	pthread_mutex_lock(&kit->sending);
+	if (atomic_load(&kit->guard->state) == GUARD_DETACHED)
+		kit_attach(kit);
+	pthread_mutex_unlock(&kit->sending);
+}
+
+int kit_need_region(struct llmkit *kit)
+{
+	int r;
+
+	kit_enter_attached(kit);
+	if (!atomic_load(&kit->mapping)) {
+		r = kit_attach_now(kit);
+		if (r < 0)
+			return r;
+	}
+	if (atomic_load(&kit->mapping))
+		return LLMKIT_OK;
+	return kit->role == MSG_ROLE_OBSERVER ? LLMKIT_E_NO_REGION : LLMKIT_E_REGION;
 }
 
 /* ---- open and close ---- */

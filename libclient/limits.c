@@ -1,62 +1,44 @@
-#include <errno.h>
+#include "libclient/resolved.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "libclient/internal.h"
-#include "shm/bucket.h"
-#include "shm/timebase.h"
+#include "proto/utf8.h"
+#include "shm/bucket_table.h"
 
-#define LEVELS 3
-#define RECHECK_NS NSEC_PER_SEC
-#define SLEEP_MAX_NS NSEC_PER_SEC /* a limit that was raised meanwhile is noticed after this */
-#define RETRIES 4
+#define RESOLVE_TRIES 3  /* a reload, or another name's need for room, may come in between */
 #define RESOLVED_MAX 256 /* different sets one handle can see; more is a region gone mad */
+#define MISSING 1        /* the daemon has to make a limit */
 
-/*
- * Which rows of which region the names mean. Never changed once published, except for the time
- * of the last check; replaced ones are kept until the handle is closed, since another thread
- * may be using them.
- */
-struct resolved {
-	struct resolved *older;
-	struct mapping *mapping;
-	_Atomic uint64_t checked_ns;
-	struct bucket_set set;
-	char label[LEVELS][sizeof(((struct llmkit_verdict *)NULL)->limit)];
-};
+/* ---- what callers hand over ---- */
 
-struct llmkit_limits {
-	struct llmkit *kit;
-	struct guard *guard;
-	_Atomic(struct resolved *) resolved;
-	struct resolved *all;
-	unsigned count; /* of all */
-	char *name[LEVELS];
-};
+bool limits_take_struct(void *out, size_t out_size, const void *from, size_t from_size)
+{
+	memset(out, 0, out_size);
+	if (!from)
+		return true;
+	if (from_size < sizeof(size_t))
+		return false;
+	memcpy(out, from, from_size < out_size ? from_size : out_size);
+	return true;
+}
 
-static const enum bucket_scope level_scope[LEVELS] = {
-	BUCKET_SCOPE_USER,
-	BUCKET_SCOPE_MODEL,
-	BUCKET_SCOPE_PROVIDER,
-};
+bool limits_take_cost(const struct llmkit_cost *from, struct bucket_cost *out)
+{
+	struct llmkit_cost cost;
+
+	if (!limits_take_struct(&cost, sizeof(cost), from, from ? from->size : 0))
+		return false;
+	*out = (struct bucket_cost){
+		.requests = cost.requests,
+		.input_tokens = cost.input_tokens,
+		.output_tokens = cost.output_tokens,
+		.nanousd = cost.nanousd,
+	};
+	return true;
+}
 
 /* ---- finding the rows ---- */
-
-static void limits_look_up(
-	const struct llmkit_limits *limits, struct mapping *mapping, struct resolved *out)
-{
-	*out = (struct resolved){ .mapping = mapping };
-	for (int i = 0; i < LEVELS; i++) {
-		uint32_t at = out->set.count;
-
-		if (!limits->name[i] ||
-			!bucket_set_add(&out->set, &mapping->region, level_scope[i],
-				str_of(limits->name[i])))
-			continue;
-		snprintf(out->label[at], sizeof(out->label[at]), "%s %s",
-			bucket_scope_name(level_scope[i]), limits->name[i]);
-	}
-}
 
 static bool resolved_is_equal(const struct resolved *a, const struct resolved *b)
 {
@@ -65,21 +47,21 @@ static bool resolved_is_equal(const struct resolved *a, const struct resolved *b
 		memcmp(a->set.key, b->set.key, a->set.count * sizeof(a->set.key[0])) == 0;
 }
 
-/* Looks the names up again; publishes what is new. lock is held. LLMKIT_E_NO_MEMORY, _REGION. */
-static int limits_resolve(struct llmkit_limits *limits, struct mapping *mapping, uint64_t now_ns)
+/* lock is held. */
+static int limits_publish(
+	struct llmkit_limits *limits, const struct resolved *found, uint64_t now_ns)
 {
-	struct resolved found, *r;
+	struct resolved *r = limits->all;
 
-	limits_look_up(limits, mapping, &found);
-	for (r = limits->all; r && !resolved_is_equal(r, &found); r = r->older)
-		;
+	while (r && !resolved_is_equal(r, found))
+		r = r->older;
 	if (!r) {
 		if (limits->count == RESOLVED_MAX)
 			return LLMKIT_E_REGION;
 		r = malloc(sizeof(*r));
 		if (!r)
 			return LLMKIT_E_NO_MEMORY;
-		memcpy(r, &found, sizeof(*r));
+		memcpy(r, found, sizeof(*r));
 		r->older = limits->all;
 		limits->all = r;
 		limits->count++;
@@ -90,31 +72,63 @@ static int limits_resolve(struct llmkit_limits *limits, struct mapping *mapping,
 }
 
 /* The region in use now, or else the one the handle had: budgets outlive a daemon. */
-static int limits_refresh(struct llmkit_limits *limits, uint64_t now_ns)
+static struct mapping *limits_mapping(struct llmkit_limits *limits)
 {
-	struct llmkit *kit = limits->kit;
-	struct mapping *mapping;
-	int r;
+	struct mapping *mapping = atomic_load(&limits->kit->mapping);
+	struct resolved *had = atomic_load(&limits->resolved);
 
-	pthread_mutex_lock(&kit->lock);
-	mapping = atomic_load(&kit->mapping);
-	if (!mapping || !mapping->region.writable)
-		mapping = atomic_load(&limits->resolved)->mapping;
-	r = limits_resolve(limits, mapping, now_ns);
-	pthread_mutex_unlock(&kit->lock);
-	return r;
+	return mapping && mapping->region.writable ? mapping : had ? had->mapping : NULL;
 }
 
-/* A child becomes a participant of its own, if there is a daemon; else it goes on without. */
-static void limits_enter(struct llmkit *kit)
+/* One look; publishes what is whole. lock is held. LLMKIT_E_, or MISSING. */
+static int limits_resolve(struct llmkit_limits *limits, uint64_t now_ns)
 {
-	kit_enter(kit);
-	if (atomic_load(&kit->guard->state) == GUARD_READY)
-		return;
-	pthread_mutex_lock(&kit->sending);
-	if (atomic_load(&kit->guard->state) == GUARD_DETACHED)
-		kit_attach(kit);
-	pthread_mutex_unlock(&kit->sending);
+	const struct bucket_names names = {
+		.provider = str_of(limits->scope.provider),
+		.model = str_of(limits->scope.model),
+		.user = str_of(limits->scope.user),
+		.key = str_of(limits->scope.key),
+	};
+	struct resolved found = { .mapping = limits_mapping(limits) };
+
+	if (!found.mapping)
+		return LLMKIT_E_REGION;
+	switch (bucket_resolve(&found.mapping->region, &names, now_ns, &found.set)) {
+	case BUCKET_OK:
+		return limits_publish(limits, &found, now_ns);
+	case BUCKET_E_MISSING:
+		return MISSING;
+	case BUCKET_E_BUSY:
+		return LLMKIT_E_BUSY;
+	default:
+		return LLMKIT_E_REGION;
+	}
+}
+
+int limits_refresh(struct llmkit_limits *limits, uint64_t now_ns)
+{
+	const struct msg_resolve names = {
+		.provider = str_of(limits->scope.provider),
+		.model = str_of(limits->scope.model),
+		.user = str_of(limits->scope.user),
+		.key = str_of(limits->scope.key),
+	};
+	struct llmkit *kit = limits->kit;
+
+	for (int i = 0;; i++) {
+		int r;
+
+		pthread_mutex_lock(&kit->lock);
+		r = limits_resolve(limits, now_ns);
+		pthread_mutex_unlock(&kit->lock);
+		if (r != MISSING)
+			return r;
+		if (i == RESOLVE_TRIES)
+			return LLMKIT_E_BUSY;
+		r = control_resolve(kit, &names);
+		if (r < 0)
+			return r;
+	}
 }
 
 /* ---- opening and closing ---- */
@@ -123,52 +137,44 @@ static void limits_enter(struct llmkit *kit)
 static int limits_region(struct llmkit *kit)
 {
 	struct mapping *mapping;
+	int r = kit_need_region(kit);
 
-	limits_enter(kit);
-	if (!atomic_load(&kit->mapping)) {
-		int r;
-
-		pthread_mutex_lock(&kit->sending);
-		r = kit_attach(kit);
-		pthread_mutex_unlock(&kit->sending);
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
 	mapping = atomic_load(&kit->mapping);
-	if (!mapping)
-		return kit->role == MSG_ROLE_OBSERVER ? LLMKIT_E_NO_REGION : LLMKIT_E_REGION;
 	return mapping->region.writable ? LLMKIT_OK : LLMKIT_E_NO_REGION;
 }
 
-static int limits_set_name(struct llmkit_limits *limits, int level, const char *name)
+static int limits_copy_name(char **out, const char *name)
 {
-	if (!name || !*name)
+	struct str s = str_of(name);
+
+	if (s.length == 0)
 		return LLMKIT_OK;
-	limits->name[level] = strdup(name);
-	return limits->name[level] ? LLMKIT_OK : LLMKIT_E_NO_MEMORY;
+	if (s.length > MSG_NAME_MAX || !utf8_is_name(s))
+		return LLMKIT_E_ARGUMENT;
+	*out = strdup(name);
+	return *out ? LLMKIT_OK : LLMKIT_E_NO_MEMORY;
 }
 
-static int limits_init(
-	struct llmkit_limits *limits, const char *provider, const char *model, const char *user)
+static int limits_copy_scope(struct llmkit_limits *limits, const struct llmkit_scope *from)
 {
-	const char *name[LEVELS] = { user, model, provider };
-	struct llmkit *kit = limits->kit;
-	struct mapping *mapping;
-	int r = LLMKIT_OK;
+	struct llmkit_scope scope;
+	int r;
 
-	for (int i = 0; i < LEVELS && r == LLMKIT_OK; i++)
-		r = limits_set_name(limits, i, name[i]);
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&kit->lock);
-	mapping = atomic_load(&kit->mapping);
-	r = mapping ? limits_resolve(limits, mapping, clock_boottime_ns()) : LLMKIT_E_REGION;
-	pthread_mutex_unlock(&kit->lock);
+	if (!limits_take_struct(&scope, sizeof(scope), from, from ? from->size : 0))
+		return LLMKIT_E_ARGUMENT;
+	r = limits_copy_name(&limits->scope.provider, scope.provider);
+	if (r == LLMKIT_OK)
+		r = limits_copy_name(&limits->scope.model, scope.model);
+	if (r == LLMKIT_OK)
+		r = limits_copy_name(&limits->scope.user, scope.user);
+	if (r == LLMKIT_OK)
+		r = limits_copy_name(&limits->scope.key, scope.key);
 	return r;
 }
 
-int llmkit_limits_open(
-	llmkit *kit, const char *provider, const char *model, const char *user, llmkit_limits **out)
+int llmkit_limits_open(llmkit *kit, const struct llmkit_scope *scope, llmkit_limits **out)
 {
 	struct llmkit_limits *limits;
 	int r;
@@ -184,7 +190,9 @@ int llmkit_limits_open(
 		return LLMKIT_E_NO_MEMORY;
 	limits->kit = kit;
 	limits->guard = kit->guard;
-	r = limits_init(limits, provider, model, user);
+	r = limits_copy_scope(limits, scope);
+	if (r == LLMKIT_OK)
+		r = limits_refresh(limits, clock_boottime_ns());
 	if (r < 0) {
 		llmkit_limits_close(limits);
 		return r;
@@ -195,19 +203,27 @@ int llmkit_limits_open(
 
 void llmkit_limits_close(llmkit_limits *limits)
 {
-	struct resolved *r;
-
 	if (!limits)
 		return;
-	for (r = limits->all; r;) {
+	for (struct resolved *r = limits->all; r;) {
 		struct resolved *older = r->older;
 
 		free(r);
 		r = older;
 	}
-	for (int i = 0; i < LEVELS; i++)
-		free(limits->name[i]);
+	free(limits->scope.provider);
+	free(limits->scope.model);
+	free(limits->scope.user);
+	free(limits->scope.key);
 	free(limits);
+}
+
+/* ---- looking ---- */
+
+void limits_label(const struct bucket_view *view, char out[LLMKIT_LABEL_MAX])
+{
+	snprintf(out, LLMKIT_LABEL_MAX, "%s %s %s", bucket_scope_name(view->scope), view->name,
+		bucket_resource_name(view->resource));
 }
 
 unsigned llmkit_limits_count(llmkit_limits *limits)
@@ -215,114 +231,86 @@ unsigned llmkit_limits_count(llmkit_limits *limits)
 	return limits ? atomic_load(&limits->resolved)->set.count : 0;
 }
 
-/* ---- taking ---- */
-
-static inline uint64_t limits_now(const struct region *region)
+int llmkit_limits_view(llmkit_limits *limits, unsigned index, struct llmkit_limit_view *out)
 {
+	struct resolved *s;
+	struct bucket_view v;
 	uint64_t now;
+	int r;
 
-	if (aux_likely(timebase_convert(region, clock_cycles(), &now)))
-		return now;
-	return clock_boottime_ns();
-}
-
-static int limits_verdict(
-	const struct resolved *s, const struct bucket_verdict *v, struct llmkit_verdict *out)
-{
-	if (out) {
-		out->wait_ns = v->outcome == BUCKET_E_WAIT ? v->wait_ns : 0;
-		out->limit[0] = '\0';
-		for (uint32_t i = 0; i < s->set.count; i++)
-			if (s->set.index[i] == v->blocking)
-				memcpy(out->limit, s->label[i], sizeof(out->limit));
-	}
-	return v->outcome == BUCKET_E_WAIT ? LLMKIT_E_LIMITED : LLMKIT_E_NEVER_FITS;
-}
-
-static inline bool limits_is_due(const struct resolved *s, uint64_t now_ns)
-{
-	uint64_t checked = atomic_load_explicit(&s->checked_ns, memory_order_relaxed);
-
-	return now_ns - checked > RECHECK_NS && now_ns > checked;
-}
-
-static inline bool limits_has_moved(const struct llmkit_limits *limits, const struct resolved *s)
-{
-	struct mapping *m = atomic_load_explicit(&limits->kit->mapping, memory_order_acquire);
-
-	return m != s->mapping && m && m->region.writable;
-}
-
-/* As llmkit_acquire(); *at_ns: the time the verdict is of. */
-static inline int limits_acquire(
-	struct llmkit_limits *limits, uint64_t n, struct llmkit_verdict *verdict, uint64_t *at_ns)
-{
-	for (int i = 0; i < RETRIES; i++) {
-		struct resolved *s = atomic_load_explicit(&limits->resolved, memory_order_acquire);
-		uint64_t now = limits_now(&s->mapping->region);
-		struct bucket_verdict v;
-
-		/* Limits configured since, and another region, are looked for now and then. */
-		if (aux_unlikely(limits_is_due(s, now) || limits_has_moved(limits, s))) {
-			int r = limits_refresh(limits, now);
-
-			if (r < 0)
-				return r;
-			s = atomic_load_explicit(&limits->resolved, memory_order_acquire);
-		}
-		*at_ns = now;
-		v = bucket_acquire(&s->mapping->region, &s->set, n, now);
-		if (aux_likely(v.outcome == BUCKET_OK)) {
-			if (verdict) {
-				verdict->wait_ns = 0;
-				verdict->limit[0] = '\0';
-			}
-			return LLMKIT_OK;
-		}
-		if (v.outcome != BUCKET_E_GONE)
-			return limits_verdict(s, &v, verdict);
-		if (limits_refresh(limits, now) < 0)
-			break;
-	}
-	return LLMKIT_E_REGION;
-}
-
-static inline void limits_check_fork(struct llmkit_limits *limits)
-{
-	if (aux_unlikely(atomic_load_explicit(&limits->guard->state, memory_order_acquire) !=
-		    GUARD_READY))
-		limits_enter(limits->kit);
-}
-
-int llmkit_acquire(llmkit_limits *limits, uint64_t n, struct llmkit_verdict *verdict)
-{
-	uint64_t at;
-
-	if (aux_unlikely(!limits || n == 0))
+	if (!limits || !out)
 		return LLMKIT_E_ARGUMENT;
 	limits_check_fork(limits);
-	return limits_acquire(limits, n, verdict, &at);
+	r = limits_current(limits, &s, &now);
+	if (r < 0)
+		return r;
+	if (index >= s->set.count)
+		return LLMKIT_E_ARGUMENT;
+	if (!bucket_view(&s->mapping->region, s->set.index[index], now, &v))
+		return LLMKIT_E_REGION;
+	*out = (struct llmkit_limit_view){
+		.resource = bucket_resource_name(v.resource),
+		.limit = v.limit,
+		.window_ns = v.window_ns,
+		.burst = v.burst,
+		.used = v.owed,
+		.held = v.held,
+		.available = v.available,
+		.full_ns = v.full_ns,
+		.paused_ns = v.pause_ns > now ? v.pause_ns - now : 0,
+		.admitted = v.admitted,
+		.rejected = v.rejected,
+	};
+	limits_label(&v, out->label);
+	return LLMKIT_OK;
 }
 
-int llmkit_acquire_until(
-	llmkit_limits *limits, uint64_t n, uint64_t deadline_ns, struct llmkit_verdict *verdict)
+/* The least that any limit leaves or allows of requests. */
+static uint64_t limits_least(struct llmkit_limits *limits, bool at_best)
 {
-	struct llmkit_verdict own;
-	struct llmkit_verdict *v = verdict ? verdict : &own;
+	uint64_t now, least = UINT64_MAX;
+	struct resolved *s;
 
-	if (!limits || n == 0)
-		return LLMKIT_E_ARGUMENT;
 	limits_check_fork(limits);
-	for (;;) {
-		uint64_t at = 0;
-		int r = limits_acquire(limits, n, v, &at);
+	if (limits_current(limits, &s, &now) < 0)
+		return 0;
+	for (uint32_t i = 0; i < s->set.count; i++) {
+		bool counts = s->set.resource[i] == BUCKET_REQUESTS;
+		struct bucket_view v;
 
-		if (r != LLMKIT_E_LIMITED || at >= deadline_ns || v->wait_ns > deadline_ns - at)
-			return r;
-		r = clock_sleep_until(at + min_u64(v->wait_ns, SLEEP_MAX_NS));
-		if (r < 0) {
-			errno = -r;
-			return LLMKIT_E_SYSTEM;
-		}
+		if (!bucket_view(&s->mapping->region, s->set.index[i], now, &v))
+			return 0;
+		if (at_best && counts)
+			least = min_u64(least, v.burst);
+		else if (!at_best && (counts || v.pause_ns > now))
+			least = min_u64(least, v.pause_ns > now ? 0 : v.available);
 	}
+	return least;
+}
+
+uint64_t llmkit_limits_available(llmkit_limits *limits)
+{
+	return limits ? limits_least(limits, false) : 0;
+}
+
+uint64_t llmkit_limits_capacity(llmkit_limits *limits)
+{
+	return limits ? limits_least(limits, true) : 0;
+}
+
+int llmkit_limits_reset(llmkit_limits *limits)
+{
+	struct llmkit_limit_view view;
+	int r = LLMKIT_OK, timeout_ms;
+
+	if (!limits)
+		return LLMKIT_E_ARGUMENT;
+	timeout_ms = (int)(limits->kit->timeout_ns / NSEC_PER_MSEC);
+	for (unsigned i = 0; i < llmkit_limits_count(limits) && r == LLMKIT_OK; i++) {
+		r = llmkit_limits_view(limits, i, &view);
+		if (r == LLMKIT_OK)
+			r = llmkit_command(
+				limits->kit, "limit-reset", view.label, timeout_ms, NULL);
+	}
+	return r;
 }

@@ -31,12 +31,13 @@ static const char *mapping_open(struct mapping *m, int fd, bool writable)
 	return r == REGION_OK ? "" : region_outcome_text((enum region_outcome)r);
 }
 
-void mapping_switch(struct llmkit *kit, int fd, enum msg_role role)
+void mapping_switch(struct llmkit *kit, int fd, const struct msg_welcome *welcome)
 {
 	struct mapping *m = calloc(1, sizeof(*m));
-	const char *text = m ? mapping_open(m, fd, role == MSG_ROLE_PARTICIPANT) : "out of memory";
+	const char *text =
+		m ? mapping_open(m, fd, welcome->role == MSG_ROLE_PARTICIPANT) : "out of memory";
 
-	kit->role = role;
+	kit->role = welcome->role;
 	atomic_store(&kit->region_text, text ? text : "the region could not be mapped");
 	if (!text || *text) {
 		free(m);
@@ -47,13 +48,21 @@ void mapping_switch(struct llmkit *kit, int fd, enum msg_role role)
 		if (mapping_is_same(old, m)) {
 			region_detach(&m->region);
 			free(m);
+			atomic_store(&old->owner, welcome->owner);
 			atomic_store(&kit->mapping, old);
 			return;
 		}
 	}
+	atomic_store(&m->owner, welcome->owner);
 	m->older = kit->mappings;
 	kit->mappings = m;
 	atomic_store(&kit->mapping, m);
+}
+
+void mapping_disown_all(struct llmkit *kit)
+{
+	for (struct mapping *m = kit->mappings; m; m = m->older)
+		atomic_store(&m->owner, 0);
 }
 
 void mapping_free_all(struct llmkit *kit)

@@ -39,6 +39,13 @@ void wire_lose(struct llmkit *kit, struct conn *conn, int code)
 	conn_unref(conn);
 }
 
+/* After these nothing follows for the request id. */
+static bool wire_is_last(uint8_t type)
+{
+	return type == FRAME_END || type == FRAME_ERROR || type == FRAME_STATUS_REPLY ||
+		type == FRAME_DONE;
+}
+
 /* Copies the frame into the stream's queue; the last frame of a stream ends its registration. */
 static void wire_deliver(
 	struct llmkit_stream *stream, const struct frame_header *h, const char *body)
@@ -61,7 +68,7 @@ static void wire_deliver(
 	*stream->last = item;
 	stream->last = &item->next;
 	stream->queued += h->length;
-	if (h->type == FRAME_END || h->type == FRAME_ERROR || h->type == FRAME_STATUS_REPLY)
+	if (wire_is_last(h->type))
 		wire_fail(stream, LLMKIT_E_ENDED);
 	else
 		wire_wake(stream);
@@ -78,7 +85,8 @@ static int wire_refused(struct conn *conn, const struct frame_header *h, const c
 
 static bool wire_is_for_stream(uint8_t type)
 {
-	return (type >= FRAME_START && type <= FRAME_ERROR) || type == FRAME_STATUS_REPLY;
+	return (type >= FRAME_START && type <= FRAME_ERROR) || type == FRAME_STATUS_REPLY ||
+		type == FRAME_DONE;
 }
 
 static int wire_sort(struct conn *conn, const struct frame_header *h, const char *body)

@@ -26,9 +26,12 @@ enum frame_type {
 	FRAME_SUBMIT = 0x02,
 	FRAME_CANCEL = 0x03,
 	FRAME_STATUS = 0x04,
+	FRAME_RESOLVE = 0x05, /* limits that a template makes for these names */
+	FRAME_COMMAND = 0x06,
 	/* daemon to client */
 	FRAME_WELCOME = 0x81, /* with one descriptor: the control region */
 	FRAME_STATUS_REPLY = 0x84,
+	FRAME_DONE = 0x85,  /* answer to RESOLVE and COMMAND */
 	FRAME_START = 0x90, /* the provider accepted; first frame of a good stream */
 	FRAME_TEXT = 0x91,
 	FRAME_REASONING = 0x92,

@@ -78,6 +78,7 @@ static const struct field welcome_fields[] = {
 	FIELD(welcome, body_max, U32, true),
 	FIELD(welcome, daemon, TEXT, false),
 	FIELD(welcome, control, BOOL, false),
+	FIELD(welcome, owner, U64, false),
 };
 SHAPE(welcome);
 
@@ -90,6 +91,26 @@ static const struct field submit_fields[] = {
 	FIELD(submit, body, JSON, true),
 };
 SHAPE(submit);
+
+static const struct field resolve_fields[] = {
+	FIELD(resolve, provider, NAME, false),
+	FIELD(resolve, model, NAME, false),
+	FIELD(resolve, user, NAME, false),
+	FIELD(resolve, key, NAME, false),
+};
+SHAPE(resolve);
+
+static const struct field command_fields[] = {
+	FIELD(command, verb, NAME, true),
+	FIELD(command, name, NAME, false),
+};
+SHAPE(command);
+
+static const struct field done_fields[] = {
+	FIELD(done, status, U32, true),
+	FIELD(done, message, TEXT, false),
+};
+SHAPE(done);
 
 static const struct shape empty_shape = { NULL, 0, "the body is not a map",
 	"a key is not a string" };
@@ -320,6 +341,21 @@ int msg_pack_status(struct buffer *out, uint64_t id)
 	return pack_body(out, FRAME_STATUS, id, &empty_shape, NULL);
 }
 
+int msg_pack_resolve(struct buffer *out, uint64_t id, const struct msg_resolve *m)
+{
+	return pack_body(out, FRAME_RESOLVE, id, &resolve_shape, m);
+}
+
+int msg_pack_command(struct buffer *out, uint64_t id, const struct msg_command *m)
+{
+	return pack_body(out, FRAME_COMMAND, id, &command_shape, m);
+}
+
+int msg_pack_done(struct buffer *out, uint64_t id, const struct msg_done *m)
+{
+	return pack_body(out, FRAME_DONE, id, &done_shape, m);
+}
+
 int msg_pack_status_reply(struct buffer *out, uint64_t id, const struct msg_status_reply *m)
 {
 	return pack_body(out, FRAME_STATUS_REPLY, id, &status_reply_shape, m);
@@ -514,6 +550,24 @@ int msg_unpack_submit(struct str body, struct msg_submit *m, const char **why)
 int msg_unpack_empty(struct str body, const char **why)
 {
 	return unpack_map(body, &empty_shape, NULL, why);
+}
+
+int msg_unpack_resolve(struct str body, struct msg_resolve *m, const char **why)
+{
+	*m = (struct msg_resolve){ 0 };
+	return unpack_map(body, &resolve_shape, m, why);
+}
+
+int msg_unpack_command(struct str body, struct msg_command *m, const char **why)
+{
+	*m = (struct msg_command){ 0 };
+	return unpack_map(body, &command_shape, m, why);
+}
+
+int msg_unpack_done(struct str body, struct msg_done *m, const char **why)
+{
+	*m = (struct msg_done){ 0 };
+	return unpack_map(body, &done_shape, m, why);
 }
 
 int msg_unpack_status_reply(struct str body, struct msg_status_reply *m, const char **why)

@@ -10,8 +10,8 @@
  * msg_unpack_*() read a body: every struct str they return is a view into it. They return 0,
  * -ENOMEM, or MSG_E_* with a sentence in *why (static text); *m is then not to be used.
  *
- * Strings are UTF-8; the names a client sends (in HELLO and SUBMIT) are also at most MSG_NAME_MAX
- * bytes and hold no control characters. A submit's body is passed on as bytes: its JSON parser
+ * Strings are UTF-8; the names a client sends are also at most MSG_NAME_MAX bytes and hold no
+ * control characters. A submit's body is passed on as bytes: its JSON parser
  * checks it. Packing checks nothing, but repairs what the daemon quotes: all strings in its maps.
  * msg_pack_text() relies on its caller.
  */
@@ -53,6 +53,7 @@ struct msg_welcome {
 	uint32_t body_max;   /* largest body the daemon reads */
 	struct str daemon;   /* "llmkitd/version" */
 	bool control;        /* one descriptor came with this frame */
+	uint64_t owner;      /* the word that marks this process's holds in the region; 0: none */
 };
 
 struct msg_submit {
@@ -62,6 +63,23 @@ struct msg_submit {
 	struct str tag;      /* caller's label; may be empty */
 	uint64_t timeout_ms; /* for the whole request, from arrival; 0: the daemon's default */
 	struct str body;     /* required: JSON, OpenAI chat schema; its "stream" member decides */
+};
+
+/* The limits that apply to these names are to exist: templates make those that do not. Empty: not
+ * known, limits of that scope do not apply. */
+struct msg_resolve {
+	struct str provider, model, user, key;
+};
+
+struct msg_command {
+	struct str verb; /* required; PROTOCOL.md lists them */
+	struct str name; /* what it acts on: a target, or a limit's label as in msg_error */
+};
+
+/* The answer to both. */
+struct msg_done {
+	uint32_t status;    /* STATUS_OK, or why not */
+	struct str message; /* what, where, what to do */
 };
 
 struct msg_start {
@@ -91,7 +109,7 @@ struct msg_error {
 	struct str provider;     /* empty when no provider was involved */
 	uint32_t http_status;    /* 0 when there was none */
 	uint64_t retry_after_ns; /* 0: not known */
-	struct str limit;        /* "scope name" of the blocking limit, or empty */
+	struct str limit;        /* "scope name resource" of the blocking limit, or empty */
 	uint64_t received;       /* text bytes delivered before the error */
 };
 
@@ -104,7 +122,10 @@ int msg_pack_welcome(struct buffer *out, const struct msg_welcome *m);
 int msg_pack_submit(struct buffer *out, uint64_t id, const struct msg_submit *m);
 int msg_pack_cancel(struct buffer *out, uint64_t id);
 int msg_pack_status(struct buffer *out, uint64_t id);
+int msg_pack_resolve(struct buffer *out, uint64_t id, const struct msg_resolve *m);
+int msg_pack_command(struct buffer *out, uint64_t id, const struct msg_command *m);
 int msg_pack_status_reply(struct buffer *out, uint64_t id, const struct msg_status_reply *m);
+int msg_pack_done(struct buffer *out, uint64_t id, const struct msg_done *m);
 int msg_pack_start(struct buffer *out, uint64_t id, const struct msg_start *m);
 /* type is FRAME_TEXT or FRAME_REASONING */
 int msg_pack_text(struct buffer *out, uint64_t id, enum frame_type type, struct str text);
@@ -118,7 +139,10 @@ int msg_unpack_welcome(struct str body, struct msg_welcome *m, const char **why)
 int msg_unpack_submit(struct str body, struct msg_submit *m, const char **why);
 /* CANCEL and STATUS carry an empty map. */
 int msg_unpack_empty(struct str body, const char **why);
+int msg_unpack_resolve(struct str body, struct msg_resolve *m, const char **why);
+int msg_unpack_command(struct str body, struct msg_command *m, const char **why);
 int msg_unpack_status_reply(struct str body, struct msg_status_reply *m, const char **why);
+int msg_unpack_done(struct str body, struct msg_done *m, const char **why);
 int msg_unpack_start(struct str body, struct msg_start *m, const char **why);
 int msg_unpack_text(struct str body, struct str *text, const char **why);
 int msg_unpack_tool_call(struct str body, struct msg_tool_call *m, const char **why);

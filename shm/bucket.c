@@ -1,79 +1,18 @@
 #include "shm/bucket.h"
 
-#include <errno.h>
-#include <string.h>
-#include "base/aux.h"
-#include "base/error.h"
-#include "shm/layout.h"
+#include "shm/bucket_internal.h"
+#include "shm/hold.h"
 
-#define FRACTION_BITS 12
-#define FRACTION (UINT64_C(1) << FRACTION_BITS)
-#define INTERVAL_WHOLE_NS 4096
-#define INTERVAL_MAX (UINT64_MAX & ~(FRACTION - 1))
-#define TOLERANCE_MAX (UINT64_C(1) << 61)
-/* A debt recounted to more nanoseconds than tat has room for stands here. What is still found above
- * TOLERANCE_MAX, up to 73 years later, counts as all that the row can owe. */
-#define DEBT_MAX (UINT64_C(1) << 62)
-#define UNITS_MAX UINT64_C(1000000000000)
-#define WINDOW_MIN NSEC_PER_USEC
-#define WINDOW_MAX (400 * UINT64_C(86400) * NSEC_PER_SEC)
-
-/* A CAS that fails means that another process got on; so many in a row means a broken word. */
-#define TRIES_MAX 1024
 #define WAIT_BUSY NSEC_PER_USEC
-/* Honest words never make a wait longer than the cost and what is owed above the burst, but for
- * processes that were stopped between clock and CAS. */
-#define WAIT_SLACK NSEC_PER_SEC
 
-/* For code that is specialised by the constants it is called with. */
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-const char *bucket_scope_name(uint64_t scope)
-{
-	switch (scope) {
-	case BUCKET_SCOPE_USER:
-		return "user";
-	case BUCKET_SCOPE_MODEL:
-		return "model";
-	case BUCKET_SCOPE_PROVIDER:
-		return "provider";
-	default:
-		return "unknown";
-	}
-}
-
-static uint64_t load(const shared_u64 *word)
-{
-	return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-static void store(shared_u64 *word, uint64_t value)
-{
-	atomic_store_explicit(word, value, memory_order_release);
-}
-
-/* The time where the caller's now may be older than what others have written meanwhile. */
-static uint64_t true_time(const struct region *r, uint64_t now_ns)
-{
-	return max_u64(now_ns, r->clock_ns());
-}
-
-/* ---- take ---- */
-
-/* ceil(n * interval / 2^12); what would not fit is more than any tolerance. */
-static uint64_t cost_of(uint64_t n, uint64_t interval)
-{
-	unsigned __int128 cost;
-
-	if (aux_likely(n == 1))
-		return (interval >> FRACTION_BITS) + ((interval & (FRACTION - 1)) != 0);
-	cost = ((unsigned __int128)n * interval + FRACTION - 1) >> FRACTION_BITS;
-	return cost > UINT64_MAX ? UINT64_MAX : (uint64_t)cost;
-}
+/* ---- one level ---- */
 
 /* One bucket, read at now: what it held, and what it will hold. */
 struct level {
 	uint64_t tat, next, wait;
+	uint64_t n;     /* what is asked */
+	uint64_t held;  /* the word, as read */
+	uint32_t units; /* to be added to it */
 };
 
 /* cost is 0 or above the tolerance. No limit is ever configured to 0: that row is broken, until
@@ -81,16 +20,8 @@ struct level {
 static inline enum bucket_outcome outcome_of_misfit(
 	uint64_t cost, uint64_t tolerance, struct level *l)
 {
-	l->wait = WAIT_SLACK;
+	l->wait = BUCKET_WAIT_SLACK;
 	return cost != 0 && tolerance != 0 ? BUCKET_E_NEVER : BUCKET_E_WAIT;
-}
-
-/* The most units a row can owe; a broken word says nothing. */
-static uint64_t most_of(const struct layout_bucket_name *row)
-{
-	uint64_t most = load(&row->most);
-
-	return most > 0 && most <= UNITS_MAX ? most : UNITS_MAX;
 }
 
 /* A wait above the cost: a lowered burst left debt above it, or else tat is broken. */
@@ -99,53 +30,68 @@ static __attribute__((noinline)) uint64_t long_wait(
 {
 	uint64_t tolerance = load(&r->bucket[row].tolerance);
 	uint64_t most = cost_of(most_of(&r->bucket_name[row]), load(&r->bucket[row].interval));
-	uint64_t above = most > tolerance ? min_u64(most - tolerance, DEBT_MAX) : 0;
+	uint64_t above = most > tolerance ? min_u64(most - tolerance, BUCKET_DEBT_MAX) : 0;
 
-	return min_u64(wait, above + cost + WAIT_SLACK);
+	return min_u64(wait, add_saturating(above + BUCKET_WAIT_SLACK, cost));
+}
+
+/* The wait of a pause, if it is longer than the level's own. */
+static __attribute__((noinline)) enum bucket_outcome paused(
+	uint64_t pause_ns, uint64_t now_ns, enum bucket_outcome outcome, struct level *l)
+{
+	uint64_t wait = min_u64(pause_ns - now_ns, BUCKET_PAUSE_MAX_NS);
+
+	if (outcome != BUCKET_OK && outcome != BUCKET_E_WAIT)
+		return outcome;
+	l->wait = outcome == BUCKET_OK ? wait : max_u64(l->wait, wait);
+	return BUCKET_E_WAIT;
 }
 
 /* tat is loaded first: who sees the tat of a change also sees the limit it belongs to. */
-static inline enum bucket_outcome level_read(const struct region *r, uint32_t row, uint64_t key,
+ALWAYS_INLINE enum bucket_outcome rate_read(const struct region *r, uint32_t row, uint64_t key,
 	uint64_t n, uint64_t now_ns, struct level *l)
 {
 	const struct layout_bucket *b = &r->bucket[row];
-	uint64_t cost, tolerance, base;
+	enum bucket_outcome outcome = BUCKET_OK;
+	uint64_t cost, tolerance, base, pause_ns;
 
-	l->tat = atomic_load_explicit(&b->tat, memory_order_acquire);
+	l->tat = load_acquire(&b->tat);
 	tolerance = load(&b->tolerance);
+	pause_ns = load(&b->pause_ns);
 	cost = cost_of(n, load(&b->interval));
 	if (aux_unlikely(load(&b->key) != key))
 		return BUCKET_E_GONE;
 	if (aux_unlikely(cost - 1 >= tolerance))
 		return outcome_of_misfit(cost, tolerance, l);
 	base = max_u64(l->tat, now_ns);
+	l->next = base + cost;
 	if (base - now_ns > tolerance - cost) {
 		l->wait = base - now_ns - (tolerance - cost);
 		if (aux_unlikely(l->wait > cost))
 			l->wait = long_wait(r, row, cost, l->wait);
-		return BUCKET_E_WAIT;
+		outcome = BUCKET_E_WAIT;
 	}
-	l->next = base + cost;
-	return BUCKET_OK;
+	if (aux_unlikely(pause_ns > now_ns))
+		return paused(pause_ns, now_ns, outcome, l);
+	return outcome;
 }
 
-static inline bool level_write(struct layout_bucket *b, const struct level *l)
+static inline bool rate_write(struct layout_bucket *b, const struct level *l)
 {
 	uint64_t expected = l->tat;
 
-	return atomic_compare_exchange_strong_explicit(
-		&b->tat, &expected, l->next, memory_order_acq_rel, memory_order_relaxed);
+	return swap(&b->tat, &expected, l->next);
 }
 
 /* Takes n or says why not. The only store that admits is the CAS. */
-static inline enum bucket_outcome level_take(const struct region *r, uint32_t row, uint64_t key,
+static inline enum bucket_outcome rate_take(const struct region *r, uint32_t row, uint64_t key,
 	uint64_t n, uint64_t now_ns, struct level *l)
 {
 	enum bucket_outcome outcome;
 
-	for (int i = 0; i < TRIES_MAX; i++) {
-		outcome = level_read(r, row, key, n, now_ns, l);
-		if (outcome != BUCKET_OK || aux_likely(level_write(&r->bucket[row], l)))
+	for (int i = 0; i < BUCKET_TRIES_MAX; i++) {
+		outcome = rate_read(r, row, key, n, now_ns, l);
+		if (outcome != BUCKET_OK || aux_likely(rate_write(&r->bucket[row], l)))
 			return outcome;
 	}
 	l->wait = WAIT_BUSY;
@@ -159,27 +105,6 @@ static inline void count(shared_u64 *word, uint64_t n)
 	atomic_fetch_add_explicit(word, n, memory_order_relaxed);
 }
 
-/* The rule of give-back: what the units cost, less what has leaked since. Taking off more, or
- * taking off down to now, admits too much. changed_ns is loaded last: who sees anything of a change
- * sees that it goes on, or that it came after the units were taken. */
-static void level_give_back(struct layout_bucket *b, uint64_t n, uint64_t taken_ns, uint64_t now_ns)
-{
-	for (int i = 0; i < TRIES_MAX; i++) {
-		uint64_t tat = atomic_load_explicit(&b->tat, memory_order_acquire);
-		uint64_t interval = atomic_load_explicit(&b->interval, memory_order_acquire);
-		uint64_t cost = cost_of(n, interval), back;
-
-		if (now_ns < taken_ns || load(&b->changed_ns) >= taken_ns ||
-			cost <= now_ns - taken_ns)
-			return;
-		back = cost - (now_ns - taken_ns);
-		if (atomic_compare_exchange_strong_explicit(&b->tat, &tat,
-			    tat > back ? tat - back : 0, memory_order_acq_rel,
-			    memory_order_relaxed))
-			return;
-	}
-}
-
 static inline struct bucket_verdict verdict(
 	enum bucket_outcome outcome, uint32_t blocking, uint64_t wait_ns)
 {
@@ -190,14 +115,23 @@ static inline struct bucket_verdict verdict(
 
 static inline struct bucket_verdict reject(const struct region *r, struct bucket_verdict v)
 {
-	if (v.outcome != BUCKET_E_GONE)
+	if (v.outcome == BUCKET_E_WAIT || v.outcome == BUCKET_E_NEVER)
 		count(&r->bucket[v.blocking].rejected, 1);
 	return v;
 }
 
+static inline struct bucket_verdict reject_level(
+	const struct region *r, enum bucket_outcome outcome, uint32_t row, const struct level *l)
+{
+	return reject(r, verdict(outcome, row, outcome == BUCKET_E_WAIT ? l->wait : 0));
+}
+
+/* ---- requests alone: the fast path ---- */
+
 /* A verdict that says how it is with all buckets of the set: gone and never go before waits. */
-ALWAYS_INLINE struct bucket_verdict read_all(const struct region *r, const struct bucket_set *set,
-	uint32_t set_count, uint64_t n, uint64_t now_ns, struct level *levels)
+ALWAYS_INLINE struct bucket_verdict requests_read(const struct region *r,
+	const struct bucket_set *set, uint32_t set_count, uint64_t n, uint64_t now_ns,
+	struct level *levels)
 {
 	struct bucket_verdict v = verdict(BUCKET_OK, BUCKET_NONE, 0);
 
@@ -207,7 +141,7 @@ ALWAYS_INLINE struct bucket_verdict read_all(const struct region *r, const struc
 		enum bucket_outcome outcome = BUCKET_E_GONE;
 
 		if (aux_likely(row < r->buckets))
-			outcome = level_read(r, row, set->key[i], n, now_ns, &levels[i]);
+			outcome = rate_read(r, row, set->key[i], n, now_ns, &levels[i]);
 		if (aux_likely(outcome == BUCKET_OK))
 			continue;
 		if (outcome != BUCKET_E_WAIT)
@@ -220,20 +154,20 @@ ALWAYS_INLINE struct bucket_verdict read_all(const struct region *r, const struc
 
 /* Undoes the first levels of a set. The rule needs the true time since they were taken, which is
  * not the caller's now. */
-static void undo(const struct region *r, const struct bucket_set *set, uint32_t levels, uint64_t n,
-	uint64_t now_ns)
+static __attribute__((noinline)) void requests_undo(const struct region *r,
+	const struct bucket_set *set, uint32_t levels, uint64_t n, uint64_t now_ns)
 {
 	uint64_t real_ns = true_time(r, now_ns);
 
 	while (levels-- > 0)
-		level_give_back(&r->bucket[set->index[levels]], n, now_ns, real_ns);
+		bucket_row_give_back(r, set->index[levels], n, now_ns, now_ns, real_ns);
 }
 
-ALWAYS_INLINE struct bucket_verdict acquire_all(const struct region *r,
+ALWAYS_INLINE struct bucket_verdict requests_take(const struct region *r,
 	const struct bucket_set *set, uint32_t set_count, uint64_t n, uint64_t now_ns)
 {
 	struct level levels[BUCKET_SET_MAX];
-	struct bucket_verdict v = read_all(r, set, set_count, n, now_ns, levels);
+	struct bucket_verdict v = requests_read(r, set, set_count, n, now_ns, levels);
 
 	if (aux_unlikely(v.outcome != BUCKET_OK))
 		return reject(r, v);
@@ -242,14 +176,13 @@ ALWAYS_INLINE struct bucket_verdict acquire_all(const struct region *r,
 		uint32_t row = set->index[i];
 		enum bucket_outcome outcome;
 
-		if (aux_likely(level_write(&r->bucket[row], &levels[i])))
+		if (aux_likely(rate_write(&r->bucket[row], &levels[i])))
 			continue;
-		outcome = level_take(r, row, set->key[i], n, now_ns, &levels[i]);
+		outcome = rate_take(r, row, set->key[i], n, now_ns, &levels[i]);
 		if (outcome == BUCKET_OK)
 			continue;
-		undo(r, set, i, n, now_ns);
-		return reject(
-			r, verdict(outcome, row, outcome == BUCKET_E_WAIT ? levels[i].wait : 0));
+		requests_undo(r, set, i, n, now_ns);
+		return reject_level(r, outcome, row, &levels[i]);
 	}
 #pragma GCC unroll 3
 	for (uint32_t i = 0; i < set_count; i++)
@@ -258,34 +191,34 @@ ALWAYS_INLINE struct bucket_verdict acquire_all(const struct region *r,
 }
 
 /* The usual set and cost, known to the compiler: 18 ns with the clock instead of 25. */
-static __attribute__((noinline)) struct bucket_verdict acquire_three(
+static __attribute__((noinline)) struct bucket_verdict requests_three(
 	const struct region *r, const struct bucket_set *set, uint64_t now_ns)
 {
-	return acquire_all(r, set, 3, 1, now_ns);
+	return requests_take(r, set, 3, 1, now_ns);
 }
 
-static __attribute__((noinline)) struct bucket_verdict acquire_any(
+static __attribute__((noinline)) struct bucket_verdict requests_any(
 	const struct region *r, const struct bucket_set *set, uint64_t n, uint64_t now_ns)
 {
-	return acquire_all(r, set, (uint32_t)min_u64(set->count, BUCKET_SET_MAX), n, now_ns);
+	return requests_take(r, set, (uint32_t)min_u64(set->count, BUCKET_SET_MAX), n, now_ns);
 }
 
 /* Off the fast path, so that it needs no stack: another process was faster. */
-static __attribute__((noinline)) struct bucket_verdict acquire_contended(
+static __attribute__((noinline)) struct bucket_verdict requests_contended(
 	const struct region *r, const struct bucket_set *set, uint64_t n, uint64_t now_ns)
 {
 	uint32_t row = set->index[0];
 	struct level l;
-	enum bucket_outcome outcome = level_take(r, row, set->key[0], n, now_ns, &l);
+	enum bucket_outcome outcome = rate_take(r, row, set->key[0], n, now_ns, &l);
 
 	if (outcome != BUCKET_OK)
-		return reject(r, verdict(outcome, row, outcome == BUCKET_E_WAIT ? l.wait : 0));
+		return reject_level(r, outcome, row, &l);
 	count(&r->bucket[row].admitted, n);
 	return verdict(BUCKET_OK, BUCKET_NONE, 0);
 }
 
 /* One bucket needs no second phase: what is read is written. */
-static inline struct bucket_verdict acquire_one(
+static inline struct bucket_verdict requests_one(
 	const struct region *r, const struct bucket_set *set, uint64_t n, uint64_t now_ns)
 {
 	uint32_t row = set->index[0];
@@ -294,13 +227,338 @@ static inline struct bucket_verdict acquire_one(
 
 	if (aux_unlikely(row >= r->buckets))
 		return verdict(BUCKET_E_GONE, row, 0);
-	outcome = level_read(r, row, set->key[0], n, now_ns, &l);
+	outcome = rate_read(r, row, set->key[0], n, now_ns, &l);
 	if (outcome != BUCKET_OK)
-		return reject(r, verdict(outcome, row, outcome == BUCKET_E_WAIT ? l.wait : 0));
-	if (aux_unlikely(!level_write(&r->bucket[row], &l)))
-		return acquire_contended(r, set, n, now_ns);
+		return reject_level(r, outcome, row, &l);
+	if (aux_unlikely(!rate_write(&r->bucket[row], &l)))
+		return requests_contended(r, set, n, now_ns);
 	count(&r->bucket[row].admitted, n);
 	return verdict(BUCKET_OK, BUCKET_NONE, 0);
+}
+
+/* ---- any kind ---- */
+
+/* Nothing is asked of it. */
+static enum bucket_outcome idle_read(
+	const struct layout_bucket *b, uint64_t key, uint64_t now_ns, struct level *l)
+{
+	uint64_t pause_ns = load_acquire(&b->pause_ns);
+
+	if (load(&b->key) != key)
+		return BUCKET_E_GONE;
+	return pause_ns > now_ns ? paused(pause_ns, now_ns, BUCKET_OK, l) : BUCKET_OK;
+}
+
+/* Units in flight and n more; what a total has no room for is above any tolerance. */
+static inline uint64_t held_and(uint64_t value, uint64_t n)
+{
+	return n < BUCKET_HELD_CLOSED && value + n < BUCKET_HELD_CLOSED ? value + n : UINT64_MAX;
+}
+
+/* debt and what is in flight leave no room for n. */
+static __attribute__((noinline)) enum bucket_outcome held_misfit(const struct region *r,
+	uint32_t row, uint64_t n, uint64_t debt, uint64_t total, struct level *l)
+{
+	uint64_t tolerance = load(&r->bucket[row].tolerance);
+	uint64_t cost = cost_of(held_and(0, n), load(&r->bucket[row].interval));
+
+	if (cost - 1 >= tolerance)
+		return outcome_of_misfit(cost, tolerance, l);
+	if (total > tolerance) {
+		l->wait = BUCKET_WAIT_SETTLEMENT;
+		return BUCKET_E_WAIT;
+	}
+	/* A change came meanwhile. */
+	l->wait = debt > tolerance - total ? debt - (tolerance - total) : WAIT_BUSY;
+	if (l->wait > total)
+		l->wait = long_wait(r, row, total, l->wait);
+	return BUCKET_E_WAIT;
+}
+
+/* n more than value units in flight: held was loaded before tat, so what came out of held is in
+ * tat. */
+ALWAYS_INLINE enum bucket_outcome held_fits(const struct region *r, uint32_t row, uint64_t value,
+	uint64_t n, uint64_t now_ns, struct level *l)
+{
+	const struct layout_bucket *b = &r->bucket[row];
+	uint64_t tat = load_acquire(&b->tat), tolerance = load(&b->tolerance);
+	uint64_t total = cost_of(held_and(value, n), load(&b->interval));
+	uint64_t debt = tat > now_ns ? tat - now_ns : 0;
+
+	l->tat = tat;
+	if (aux_likely(total - 1 < tolerance && debt <= tolerance - total))
+		return BUCKET_OK;
+	return held_misfit(r, row, n, debt, total, l);
+}
+
+static enum bucket_outcome gauge_fits(
+	const struct layout_bucket *b, uint64_t value, uint64_t n, struct level *l)
+{
+	uint64_t tolerance = load(&b->tolerance);
+
+	if (held_and(value, n) <= tolerance)
+		return BUCKET_OK;
+	if (n > tolerance)
+		return outcome_of_misfit(n, tolerance, l);
+	l->wait = BUCKET_WAIT_SETTLEMENT;
+	return BUCKET_E_WAIT;
+}
+
+/* Until the daemon begins the next window; a second if it is late. */
+static uint64_t window_wait(const struct layout_bucket *b, uint64_t now_ns)
+{
+	uint64_t end_ns = load(&b->interval);
+
+	return end_ns > now_ns ? min_u64(end_ns - now_ns, BUCKET_WINDOW_LONGEST) :
+				 BUCKET_WAIT_SLACK;
+}
+
+/* n in nano-USD, what is in flight in quanta. */
+static enum bucket_outcome window_fits(
+	const struct layout_bucket *b, uint64_t value, uint64_t n, uint64_t now_ns, struct level *l)
+{
+	uint64_t used, tolerance, held = value * BUCKET_QUANTUM;
+
+	l->tat = load_acquire(&b->tat);
+	used = l->tat & BUCKET_USED_MAX;
+	tolerance = load(&b->tolerance);
+	if (n > tolerance || quanta_of(n) >= BUCKET_HELD_CLOSED)
+		return outcome_of_misfit(n, tolerance, l);
+	if (held_and(value, quanta_of(n)) == UINT64_MAX || held > tolerance - n) {
+		l->wait = BUCKET_WAIT_SETTLEMENT;
+		return BUCKET_E_WAIT;
+	}
+	if (used <= tolerance - n - held)
+		return BUCKET_OK;
+	l->wait = window_wait(b, now_ns);
+	return BUCKET_E_WAIT;
+}
+
+/* value: what is in flight, as in the word that is to be replaced. */
+ALWAYS_INLINE enum bucket_outcome total_fits(const struct region *r, uint32_t row,
+	enum bucket_kind kind, uint64_t value, uint64_t n, uint64_t now_ns, struct level *l)
+{
+	const struct layout_bucket *b = &r->bucket[row];
+
+	switch (kind) {
+	case BUCKET_HELD:
+		return held_fits(r, row, value, n, now_ns, l);
+	case BUCKET_GAUGE:
+		return gauge_fits(b, value, n, l);
+	default:
+		return window_fits(b, value, n, now_ns, l);
+	}
+}
+
+ALWAYS_INLINE enum bucket_outcome total_read(const struct region *r, uint32_t row,
+	enum bucket_kind kind, uint64_t key, uint64_t n, uint64_t now_ns, struct level *l)
+{
+	const struct layout_bucket *b = &r->bucket[row];
+	enum bucket_outcome outcome;
+	uint64_t pause_ns;
+
+	l->held = load_acquire(&b->held);
+	outcome = total_fits(r, row, kind, (uint32_t)l->held, n, now_ns, l);
+	l->units = (uint32_t)(kind == BUCKET_WINDOW ? quanta_of(n) : n);
+	if (aux_unlikely(load(&b->key) != key || (uint32_t)l->held == BUCKET_HELD_CLOSED))
+		return BUCKET_E_GONE;
+	pause_ns = load(&b->pause_ns);
+	if (aux_unlikely(pause_ns > now_ns))
+		return paused(pause_ns, now_ns, outcome, l);
+	return outcome;
+}
+
+/* What is taken of one set, and when it counts: RATE limits may be asked ahead of time. */
+struct taking {
+	const struct region *r;
+	const struct bucket_set *set;
+	struct bucket_units units;
+	uint64_t now_ns, rate_ns;
+	uint64_t owner;
+	uint32_t count, hold;
+};
+
+static inline uint64_t asked(const struct taking *t, uint32_t i)
+{
+	return t->units.of[t->set->resource[i] % ARRAY_SIZE(t->units.of)];
+}
+
+ALWAYS_INLINE enum bucket_outcome level_read(const struct taking *t, uint32_t i, struct level *l)
+{
+	uint32_t row = t->set->index[i];
+	uint64_t key = t->set->key[i], n = asked(t, i);
+
+	l->n = n;
+	if (aux_unlikely(row >= t->r->buckets))
+		return BUCKET_E_GONE;
+	if (aux_unlikely(n == 0))
+		return idle_read(&t->r->bucket[row], key, t->now_ns, l);
+	if (t->set->kind[i] == BUCKET_RATE)
+		return rate_read(t->r, row, key, n, t->rate_ns, l);
+	return total_read(t->r, row, (enum bucket_kind)t->set->kind[i], key, n, t->now_ns, l);
+}
+
+/* A verdict on all; no time ends a wait for a settlement, so it is the longest. */
+static struct bucket_verdict read_all(const struct taking *t, struct level *levels)
+{
+	struct bucket_verdict v = verdict(BUCKET_OK, BUCKET_NONE, 0);
+
+	for (uint32_t i = 0; i < t->count; i++) {
+		enum bucket_outcome outcome = level_read(t, i, &levels[i]);
+
+		if (aux_likely(outcome == BUCKET_OK))
+			continue;
+		if (outcome != BUCKET_E_WAIT)
+			return verdict(outcome, t->set->index[i], 0);
+		if (levels[i].wait > v.wait_ns)
+			v = verdict(outcome, t->set->index[i], levels[i].wait);
+	}
+	return v;
+}
+
+static void total_undo(const struct taking *t, uint32_t i, uint64_t units)
+{
+	hold_move(t->r, t->hold, t->owner, HOLD_TOTAL_BUCKET(t->set->index[i]), 0, (uint32_t)units,
+		NULL);
+}
+
+static __attribute__((noinline)) enum bucket_outcome total_check_again(
+	const struct taking *t, uint32_t i, struct level *l)
+{
+	uint32_t row = t->set->index[i];
+	enum bucket_outcome outcome = total_fits(t->r, row, (enum bucket_kind)t->set->kind[i],
+		(uint32_t)l->held, l->n, t->now_ns, l);
+
+	if (load(&t->r->bucket[row].key) != t->set->key[i])
+		outcome = BUCKET_E_GONE;
+	if (outcome != BUCKET_OK)
+		total_undo(t, i, l->units);
+	return outcome;
+}
+
+/*
+ * Who settles raises tat before it lowers held. So what left held before the move is in the tat
+ * that was read; and what was raised since is found by reading once more: a settlement for more
+ * than was held, another rate, feedback. All of these change tat.
+ */
+ALWAYS_INLINE enum bucket_outcome total_check(const struct taking *t, uint32_t i, struct level *l)
+{
+	const struct layout_bucket *b = &t->r->bucket[t->set->index[i]];
+
+	if (aux_likely((t->set->kind[i] == BUCKET_GAUGE || load_acquire(&b->tat) == l->tat) &&
+		    load_acquire(&b->key) == t->set->key[i]))
+		return BUCKET_OK;
+	return total_check_again(t, i, l);
+}
+
+/* l is as read. The only store that admits is the move of exactly the word that was read. */
+static enum bucket_outcome total_take(const struct taking *t, uint32_t i, struct level *l)
+{
+	uint32_t total = HOLD_TOTAL_BUCKET(t->set->index[i]);
+	enum bucket_outcome outcome;
+
+	for (int tries = 0; tries < BUCKET_TRIES_MAX; tries++) {
+		switch (hold_move(t->r, t->hold, t->owner, total, l->units, 0, &l->held)) {
+		case HOLD_OK:
+			return total_check(t, i, l);
+		case HOLD_E_MOVED:
+			outcome = level_read(t, i, l);
+			if (outcome != BUCKET_OK)
+				return outcome;
+			break;
+		case HOLD_E_CLOSED:
+			return BUCKET_E_GONE;
+		default:
+			return BUCKET_E_BUSY;
+		}
+	}
+	l->wait = WAIT_BUSY;
+	return BUCKET_E_WAIT;
+}
+
+static inline enum bucket_outcome level_take(const struct taking *t, uint32_t i, struct level *l)
+{
+	uint32_t row = t->set->index[i];
+
+	if (aux_unlikely(l->n == 0))
+		return BUCKET_OK;
+	if (t->set->kind[i] != BUCKET_RATE)
+		return total_take(t, i, l);
+	if (aux_likely(rate_write(&t->r->bucket[row], l)))
+		return BUCKET_OK;
+	return rate_take(t->r, row, t->set->key[i], l->n, t->rate_ns, l);
+}
+
+/* Undoes the first levels, the last one first. */
+static __attribute__((noinline)) void undo(const struct taking *t, uint32_t levels)
+{
+	uint64_t real_ns = max_u64(true_time(t->r, t->now_ns), t->rate_ns);
+
+	while (levels-- > 0) {
+		uint32_t row = t->set->index[levels];
+
+		if (asked(t, levels) == 0)
+			continue;
+		if (t->set->kind[levels] == BUCKET_RATE)
+			bucket_row_give_back(
+				t->r, row, asked(t, levels), t->rate_ns, t->now_ns, real_ns);
+		else
+			total_undo(t, levels, hold_units(t->r, t->hold, HOLD_TOTAL_BUCKET(row)));
+	}
+}
+
+/* What is in flight counts as admitted when it is settled, as what was used. */
+static inline void count_all(const struct taking *t, const struct level *levels)
+{
+	for (uint32_t i = 0; i < t->count; i++)
+		if (t->set->kind[i] == BUCKET_RATE || t->set->kind[i] == BUCKET_GAUGE)
+			count(&t->r->bucket[t->set->index[i]].admitted, levels[i].n);
+}
+
+static inline struct bucket_verdict take_all(const struct taking *t, struct level *levels)
+{
+	for (uint32_t i = 0; i < t->count; i++) {
+		enum bucket_outcome outcome = level_take(t, i, &levels[i]);
+
+		if (aux_likely(outcome == BUCKET_OK))
+			continue;
+		undo(t, i);
+		return reject_level(t->r, outcome, t->set->index[i], &levels[i]);
+	}
+	count_all(t, levels);
+	return verdict(BUCKET_OK, BUCKET_NONE, 0);
+}
+
+static struct taking taking_of(const struct region *r, const struct bucket_set *set,
+	const struct bucket_cost *cost, uint64_t now_ns)
+{
+	return (struct taking){
+		.r = r,
+		.set = set,
+		.units = units_asked(cost),
+		.now_ns = now_ns,
+		.rate_ns = now_ns,
+		.count = (uint32_t)min_u64(set->count, BUCKET_SET_MAX),
+		.hold = HOLD_NONE,
+	};
+}
+
+/* ---- public ---- */
+
+/* Limits of other resources are only asked whether they are paused. */
+static __attribute__((noinline)) struct bucket_verdict requests_among_others(
+	const struct region *r, const struct bucket_set *set, uint64_t n, uint64_t now_ns)
+{
+	struct level levels[BUCKET_SET_MAX];
+	struct taking t = taking_of(r, set, &(struct bucket_cost){ 0 }, now_ns);
+	struct bucket_verdict v;
+
+	t.units.of[BUCKET_REQUESTS] = n;
+	for (uint32_t i = 0; i < t.count; i++)
+		if (set->kind[i] == BUCKET_GAUGE)
+			return verdict(BUCKET_E_LEASE, set->index[i], 0);
+	v = read_all(&t, levels);
+	return v.outcome == BUCKET_OK ? take_all(&t, levels) : reject(r, v);
 }
 
 struct bucket_verdict bucket_acquire(
@@ -308,382 +566,142 @@ struct bucket_verdict bucket_acquire(
 {
 	if (aux_unlikely(n == 0))
 		return verdict(BUCKET_OK, BUCKET_NONE, 0);
+	if (aux_unlikely(set->others != 0))
+		return requests_among_others(r, set, n, now_ns);
 	if (aux_likely(set->count == 1))
-		return acquire_one(r, set, n, now_ns);
+		return requests_one(r, set, n, now_ns);
 	if (set->count == 3 && n == 1)
-		return acquire_three(r, set, now_ns);
-	return acquire_any(r, set, n, now_ns);
+		return requests_three(r, set, now_ns);
+	return requests_any(r, set, n, now_ns);
 }
 
-struct bucket_verdict bucket_peek(
-	const struct region *r, const struct bucket_set *set, uint64_t n, uint64_t now_ns)
+struct bucket_verdict bucket_peek(const struct region *r, const struct bucket_set *set,
+	const struct bucket_cost *cost, uint64_t now_ns)
 {
 	struct level levels[BUCKET_SET_MAX];
+	struct taking t = taking_of(r, set, cost, now_ns);
 
-	if (n == 0)
-		return verdict(BUCKET_OK, BUCKET_NONE, 0);
-	return read_all(r, set, (uint32_t)min_u64(set->count, BUCKET_SET_MAX), n, now_ns, levels);
+	return read_all(&t, levels);
 }
 
-void bucket_give_back(const struct region *r, const struct bucket_set *set, uint64_t n,
-	uint64_t taken_ns, uint64_t now_ns)
+/* Processes and leases start their search for a free hold at different rows. */
+static uint32_t hint_of(const struct region *r, uint64_t owner, const struct bucket_lease *lease)
 {
-	for (uint32_t i = set->count; i-- > 0;) {
-		uint32_t row = set->index[i];
+	uint64_t mixed = (owner ^ (uintptr_t)lease) * UINT64_C(0x9e3779b97f4a7c15);
 
-		if (row < r->buckets && load(&r->bucket[row].key) == set->key[i])
-			level_give_back(&r->bucket[row], n, taken_ns, now_ns);
+	return (uint32_t)((mixed >> 32) * r->holds >> 32);
+}
+
+/* The levels are read and conform. */
+static struct bucket_verdict lease_all(struct taking *t, const struct bucket_cost *cost,
+	struct level *levels, struct bucket_lease *lease)
+{
+	struct bucket_verdict v;
+
+	if (t->set->held > 0) {
+		t->hold = hold_claim(t->r, t->owner, hint_of(t->r, t->owner, lease), t->now_ns);
+		if (t->hold == HOLD_NONE)
+			return verdict(BUCKET_E_BUSY, BUCKET_NONE, 0);
 	}
-}
-
-/* ---- find ---- */
-
-/* FNV-1a of scope and name; the values below LAYOUT_KEY_FIRST have other meanings. */
-static uint64_t key_of(uint64_t scope, struct str name)
-{
-	uint64_t hash = (UINT64_C(0xcbf29ce484222325) ^ (scope & 0xff)) * UINT64_C(0x100000001b3);
-
-	for (size_t i = 0; i < name.length; i++)
-		hash = (hash ^ (unsigned char)name.data[i]) * UINT64_C(0x100000001b3);
-	return max_u64(hash, LAYOUT_KEY_FIRST);
-}
-
-static bool name_is(const struct layout_bucket_name *row, uint64_t scope, struct str name)
-{
-	return row->scope == scope && memcmp(row->name, name.data, name.length) == 0 &&
-		row->name[name.length] == '\0';
-}
-
-/* A name that a row can have: then name_is() stays inside it. */
-static bool name_fits(struct str name)
-{
-	return name.length > 0 && name.length < LAYOUT_NAME_MAX &&
-		!memchr(name.data, '\0', name.length);
-}
-
-/* The row in use with this name, or BUCKET_NONE. *spare: where it would go, a retired row of the
- * same name if there is one, so that it finds its debt again. */
-static uint32_t find(const struct region *r, uint64_t scope, struct str name, uint32_t *spare)
-{
-	uint64_t key = key_of(scope, name);
-	bool spare_is_same = false;
-
-	*spare = BUCKET_NONE;
-	for (uint32_t i = 0; i < r->buckets; i++) {
-		uint32_t row = (uint32_t)((key + i) % r->buckets);
-		uint64_t found = atomic_load_explicit(&r->bucket[row].key, memory_order_acquire);
-		bool same = (found == key || found == LAYOUT_KEY_RETIRED) &&
-			name_is(&r->bucket_name[row], scope, name);
-
-		if (found == key && same)
-			return row;
-		if (found < LAYOUT_KEY_FIRST && !spare_is_same && (same || *spare == BUCKET_NONE)) {
-			*spare = row;
-			spare_is_same = same;
-		}
-		if (found == LAYOUT_KEY_NEVER)
-			break;
+	v = take_all(t, levels);
+	if (v.outcome != BUCKET_OK) {
+		hold_release(t->r, t->hold, t->owner);
+		return v;
 	}
-	return BUCKET_NONE;
-}
-
-bool bucket_set_add(
-	struct bucket_set *set, const struct region *r, enum bucket_scope scope, struct str name)
-{
-	uint32_t row, spare;
-
-	if (!name_fits(name))
-		return false;
-	row = find(r, scope, name, &spare);
-	if (row == BUCKET_NONE)
-		return false;
-	for (uint32_t i = 0; i < set->count; i++)
-		if (set->index[i] == row)
-			return true;
-	if (set->count >= BUCKET_SET_MAX)
-		return false;
-	set->index[set->count] = row;
-	set->key[set->count] = key_of(scope, name);
-	set->count++;
-	return true;
-}
-
-/* ---- configure ---- */
-
-/* What a limit is in nanoseconds, and its burst in units. */
-struct pace {
-	uint64_t interval, tolerance, burst;
-};
-
-static int pace_of(const struct bucket_limit *limit, struct pace *out)
-{
-	unsigned __int128 interval, tolerance;
-
-	if (limit->limit == 0 || limit->limit > UNITS_MAX || limit->burst == 0 ||
-		limit->burst > UNITS_MAX || limit->window_ns < WINDOW_MIN ||
-		limit->window_ns > WINDOW_MAX || limit->limit > limit->window_ns)
-		return error_origin(-ERANGE);
-	interval = ((unsigned __int128)limit->window_ns << FRACTION_BITS) + limit->limit - 1;
-	interval /= limit->limit;
-	if (interval >= INTERVAL_WHOLE_NS * FRACTION)
-		interval = (interval + FRACTION - 1) & ~(unsigned __int128)(FRACTION - 1);
-	if (interval > INTERVAL_MAX)
-		return error_origin(-ERANGE);
-	tolerance = (interval * limit->burst + FRACTION - 1) >> FRACTION_BITS;
-	if (tolerance > TOLERANCE_MAX)
-		return error_origin(-ERANGE);
-	*out = (struct pace){ (uint64_t)interval, (uint64_t)tolerance, limit->burst };
-	return 0;
-}
-
-bool bucket_limit_is_valid(const struct bucket_limit *limit)
-{
-	struct pace pace;
-
-	return name_fits(limit->name) && pace_of(limit, &pace) == 0;
-}
-
-static bool pace_is_sane(uint64_t interval, uint64_t tolerance)
-{
-	return interval >= FRACTION && interval <= INTERVAL_MAX && tolerance > 0 &&
-		tolerance <= TOLERANCE_MAX;
-}
-
-/* What a row that owes most units can show: others may read their clocks after the daemon did. */
-static uint64_t honest_debt(uint64_t most, uint64_t interval)
-{
-	return min_u64(cost_of(most, interval), DEBT_MAX) + WAIT_SLACK;
-}
-
-/*
- * Recounts the debt in tat from one interval to another, rounded up. All of it is kept, also what
- * is above the new burst: else lowering a burst and raising it again would refill it. Only above
- * most units tat must be broken, and is cut to that. Returns the units owed, rounded up.
- *
- * The clock is read after tat: else the time that others went on in meanwhile would count as debt,
- * and a faster limit would shrink it.
- */
-static uint64_t debt_recount(const struct region *r, struct layout_bucket *b, uint64_t from,
-	uint64_t to, uint64_t most, uint64_t now_ns)
-{
-	uint64_t honest_ns = min_u64(honest_debt(most, from), TOLERANCE_MAX);
-	uint64_t tat = atomic_load_explicit(&b->tat, memory_order_acquire);
-
-	for (int i = 0; i < TRIES_MAX; i++) {
-		uint64_t at_ns = true_time(r, now_ns);
-		unsigned __int128 owed = tat > at_ns ? tat - at_ns : 0;
-		unsigned __int128 debt = cost_of(most, to);
-		uint64_t units = most;
-
-		if (owed <= honest_ns) {
-			debt = (owed * to + from - 1) / from;
-			units = (uint64_t)(((owed << FRACTION_BITS) + from - 1) / from);
-		}
-		if (debt > DEBT_MAX)
-			debt = DEBT_MAX;
-		if (atomic_compare_exchange_strong_explicit(&b->tat, &tat, at_ns + (uint64_t)debt,
-			    memory_order_acq_rel, memory_order_acquire))
-			return min_u64(units, UNITS_MAX);
-	}
-	store(&b->tat, true_time(r, now_ns) + min_u64(cost_of(most, to), DEBT_MAX));
-	return most;
-}
-
-/*
- * Others acquire meanwhile and may see any mixture, and this process may die after any store.
- * First interval and tolerance become the stricter of old and new: no mixture of those admits
- * more than either limit. Then the debt is recounted, which changes tat where the rate changes, so
- * that a CAS begun before fails and reads again; tat is stored after and loaded before the others,
- * so who sees the new debt sees no old limit. A slower limit raises the debt before basis says so,
- * a faster one lowers it after: a death in between counts too much debt, never too little. Then
- * the final values relax what is stricter than the new limit.
- *
- * Nobody can owe more than was owed at the last change, or else the burst since: that is most. It
- * is raised before all else and lowered after, so that the cut of a broken tat, by the next change
- * or the next daemon, never forgets what is really owed.
- *
- * changed_ns is in the future from before the first store to after the last: what leaked at one
- * rate is not given back at another.
- */
-static void change(const struct region *r, uint32_t index, const struct pace *to, uint64_t now_ns)
-{
-	struct layout_bucket *b = &r->bucket[index];
-	struct layout_bucket_name *row = &r->bucket_name[index];
-	uint64_t interval = load(&b->interval), tolerance = load(&b->tolerance);
-	uint64_t basis = load(&b->basis), most = max_u64(most_of(row), to->burst), units;
-	bool rate_changes = interval != to->interval || basis != to->interval;
-
-	if (!rate_changes && tolerance == to->tolerance)
-		return;
-	if (rate_changes)
-		store(&b->changed_ns, UINT64_MAX);
-	store(&row->most, most);
-	store(&b->tolerance, min_u64(tolerance, to->tolerance));
-	store(&b->interval, max_u64(interval, to->interval));
-	if (to->interval < basis)
-		store(&b->basis, to->interval);
-	units = debt_recount(r, b, basis, to->interval, most, now_ns);
-	store(&b->basis, to->interval);
-	store(&b->interval, to->interval);
-	store(&b->tolerance, to->tolerance);
-	store(&row->most, max_u64(units, to->burst));
-	if (rate_changes)
-		store(&b->changed_ns, true_time(r, now_ns));
-}
-
-/* A limit nobody can see yet. Where the region lost its past, its burst counts as used up then. */
-static void start(const struct region *r, uint32_t row, const struct pace *pace, uint64_t now_ns)
-{
-	uint64_t empty_ns = min_u64(region_empty_since(r), now_ns);
-	struct layout_bucket *b = &r->bucket[row];
-
-	store(&r->bucket_name[row].most, pace->burst);
-	store(&b->interval, pace->interval);
-	store(&b->tolerance, pace->tolerance);
-	store(&b->basis, pace->interval);
-	store(&b->changed_ns, true_time(r, now_ns));
-	store(&b->admitted, 0);
-	store(&b->rejected, 0);
-	store(&b->tat, empty_ns ? max_u64(now_ns, empty_ns + pace->tolerance) : now_ns);
-}
-
-static void describe(struct layout_bucket_name *row, const struct bucket_limit *limit)
-{
-	row->burst = limit->burst;
-	row->limit = limit->limit;
-	row->window_ns = limit->window_ns;
-}
-
-static void rename_row(struct layout_bucket_name *row, const struct bucket_limit *limit)
-{
-	row->scope = limit->scope;
-	memset(row->name, 0, sizeof(row->name));
-	memcpy(row->name, limit->name.data, limit->name.length);
-}
-
-int bucket_configure(struct region *r, const struct bucket_limit *limit, uint64_t now_ns)
-{
-	struct layout_bucket *b;
-	struct pace pace = { 0 };
-	uint32_t row, spare;
-	int e;
-
-	if (limit->name.length >= LAYOUT_NAME_MAX)
-		return error_origin(-ENAMETOOLONG);
-	if (!name_fits(limit->name) || limit->scope < BUCKET_SCOPE_USER ||
-		limit->scope > BUCKET_SCOPE_PROVIDER)
-		return error_origin(-EINVAL);
-	e = pace_of(limit, &pace);
-	if (e < 0)
-		return error_trace(e);
-	row = find(r, limit->scope, limit->name, &spare);
-	if (row == BUCKET_NONE)
-		row = spare;
-	if (row == BUCKET_NONE)
-		return error_origin(-ENOSPC);
-	b = &r->bucket[row];
-	if (name_is(&r->bucket_name[row], limit->scope, limit->name) &&
-		pace_is_sane(load(&b->interval), load(&b->tolerance)) &&
-		pace_is_sane(load(&b->basis), 1)) {
-		change(r, row, &pace, now_ns);
-	} else {
-		rename_row(&r->bucket_name[row], limit);
-		start(r, row, &pace, now_ns);
-	}
-	describe(&r->bucket_name[row], limit);
-	store(&b->key, key_of(limit->scope, limit->name));
-	return (int)row;
-}
-
-/* ---- retire, adopt ---- */
-
-/* Retired rows before a never used one end no probe any more: they become never used. */
-static void sweep(struct region *r)
-{
-	for (uint32_t n = 0, i = r->buckets - 1; n < 2 * r->buckets; n++) {
-		uint32_t next = i + 1 == r->buckets ? 0 : i + 1;
-
-		if (load(&r->bucket[i].key) == LAYOUT_KEY_RETIRED &&
-			load(&r->bucket[next].key) == LAYOUT_KEY_NEVER)
-			store(&r->bucket[i].key, LAYOUT_KEY_NEVER);
-		i = i == 0 ? r->buckets - 1 : i - 1;
-	}
-}
-
-void bucket_retire(struct region *r, const bool *keep)
-{
-	for (uint32_t i = 0; i < r->buckets; i++)
-		if (load(&r->bucket[i].key) >= LAYOUT_KEY_FIRST && !keep[i])
-			store(&r->bucket[i].key, LAYOUT_KEY_RETIRED);
-	sweep(r);
-}
-
-static bool row_is_sane(const struct region *r, uint32_t i)
-{
-	const struct layout_bucket *b = &r->bucket[i];
-	const struct layout_bucket_name *n = &r->bucket_name[i];
-	size_t length = strnlen(n->name, LAYOUT_NAME_MAX);
-
-	return pace_is_sane(load(&b->interval), load(&b->tolerance)) &&
-		pace_is_sane(load(&b->basis), 1) && load(&n->most) == most_of(n) && length > 0 &&
-		length < LAYOUT_NAME_MAX && n->scope >= BUCKET_SCOPE_USER &&
-		n->scope <= BUCKET_SCOPE_PROVIDER &&
-		load(&b->key) == key_of(n->scope, str_make(n->name, length));
-}
-
-void bucket_adopt(struct region *r, uint64_t now_ns)
-{
-	for (uint32_t i = 0; i < r->buckets; i++) {
-		struct layout_bucket *b = &r->bucket[i];
-		uint64_t most = most_of(&r->bucket_name[i]), basis = load(&b->basis);
-
-		if (load(&b->key) == LAYOUT_KEY_NEVER)
-			continue;
-		if (load(&b->tat) > now_ns + honest_debt(most, basis))
-			store(&b->tat, now_ns + min_u64(cost_of(most, basis), DEBT_MAX));
-		if (load(&b->changed_ns) > now_ns)
-			store(&b->changed_ns, now_ns);
-		if (load(&b->key) == LAYOUT_KEY_RETIRED || row_is_sane(r, i))
-			continue;
-		/* What it had admitted is lost, so what is configured next must start empty. */
-		store(&r->header->empty_since_ns, max_u64(now_ns, 1));
-		store(&b->interval, 0);
-		store(&b->key, LAYOUT_KEY_RETIRED);
-	}
-}
-
-/* ---- view ---- */
-
-static uint64_t available(uint64_t tat, uint64_t interval, uint64_t tolerance, uint64_t now_ns)
-{
-	uint64_t debt = tat > now_ns ? tat - now_ns : 0;
-
-	if (debt >= tolerance || interval == 0)
-		return 0;
-	return (uint64_t)(((unsigned __int128)(tolerance - debt) << FRACTION_BITS) / interval);
-}
-
-bool bucket_view(const struct region *r, uint32_t index, uint64_t now_ns, struct bucket_view *out)
-{
-	const struct layout_bucket_name *n;
-	const struct layout_bucket *b;
-
-	if (index >= r->buckets)
-		return false;
-	b = &r->bucket[index];
-	n = &r->bucket_name[index];
-	if (atomic_load_explicit(&b->key, memory_order_acquire) < LAYOUT_KEY_FIRST)
-		return false;
-	*out = (struct bucket_view){
-		.scope = (enum bucket_scope)n->scope,
-		.limit = n->limit,
-		.window_ns = n->window_ns,
-		.burst = n->burst,
-		.tat = load(&b->tat),
-		.admitted = load(&b->admitted),
-		.rejected = load(&b->rejected),
+	*lease = (struct bucket_lease){
+		.set = t->set,
+		.cost = *cost,
+		.tokens = t->units.of[BUCKET_TOKENS],
+		.taken_ns = t->rate_ns,
+		.booked_ns = t->now_ns,
+		.owner = t->owner,
+		.hold = t->hold,
 	};
-	out->available = available(out->tat, load(&b->interval), load(&b->tolerance), now_ns);
-	memcpy(out->name, n->name, strnlen(n->name, LAYOUT_NAME_MAX));
-	return true;
+	return v;
+}
+
+static enum bucket_outcome may_lease(const struct bucket_set *set, uint64_t owner)
+{
+	if (set->held > 0 && owner == 0)
+		return BUCKET_E_LEASE;
+	return set->held > LAYOUT_HOLD_ENTRIES ? BUCKET_E_BUSY : BUCKET_OK;
+}
+
+struct bucket_verdict bucket_lease(const struct region *r, uint64_t owner,
+	const struct bucket_set *set, const struct bucket_cost *cost, uint64_t now_ns,
+	struct bucket_lease *lease)
+{
+	struct level levels[BUCKET_SET_MAX];
+	struct taking t = taking_of(r, set, cost, now_ns);
+	enum bucket_outcome may = may_lease(set, owner);
+	struct bucket_verdict v;
+
+	t.owner = owner;
+	if (aux_unlikely(may != BUCKET_OK))
+		return verdict(may, BUCKET_NONE, 0);
+	v = read_all(&t, levels);
+	return v.outcome == BUCKET_OK ? lease_all(&t, cost, levels, lease) : reject(r, v);
+}
+
+/* How long the RATE limits ask to wait; another that does not conform is returned. */
+static struct bucket_verdict wait_of_rates(const struct taking *t)
+{
+	struct bucket_verdict v = verdict(BUCKET_OK, BUCKET_NONE, 0);
+	struct level l;
+
+	for (uint32_t i = 0; i < t->count; i++) {
+		uint32_t row = t->set->index[i];
+		enum bucket_outcome outcome = level_read(t, i, &l);
+
+		if (outcome == BUCKET_OK)
+			continue;
+		if (outcome != BUCKET_E_WAIT)
+			return verdict(outcome, row, 0);
+		if (t->set->kind[i] != BUCKET_RATE || load(&t->r->bucket[row].pause_ns) > t->now_ns)
+			return verdict(outcome, row, l.wait);
+		v.blocking = row;
+		v.wait_ns = max_u64(v.wait_ns, l.wait);
+	}
+	return v;
+}
+
+/* What is owed after a booking is no broken word. */
+static void note_bookings(const struct taking *t, const struct level *levels)
+{
+	for (uint32_t i = 0; i < t->count; i++) {
+		uint32_t row = t->set->index[i];
+
+		if (t->set->kind[i] == BUCKET_RATE && asked(t, i) != 0)
+			bucket_raise_most(t->r, row,
+				units_of(levels[i].next - t->now_ns,
+					load(&t->r->bucket[row].interval)));
+	}
+}
+
+struct bucket_verdict bucket_borrow(const struct region *r, uint64_t owner,
+	const struct bucket_set *set, const struct bucket_cost *cost, uint64_t now_ns,
+	uint64_t horizon_ns, struct bucket_lease *lease)
+{
+	struct level levels[BUCKET_SET_MAX];
+	struct taking t = taking_of(r, set, cost, now_ns);
+	enum bucket_outcome may = may_lease(set, owner);
+	struct bucket_verdict ahead, v;
+
+	t.owner = owner;
+	if (may != BUCKET_OK)
+		return verdict(may, BUCKET_NONE, 0);
+	ahead = wait_of_rates(&t);
+	if (ahead.outcome != BUCKET_OK)
+		return reject(r, ahead);
+	if (ahead.wait_ns > horizon_ns)
+		return reject(r, verdict(BUCKET_E_WAIT, ahead.blocking, ahead.wait_ns));
+	t.rate_ns = now_ns + ahead.wait_ns;
+	v = read_all(&t, levels);
+	if (v.outcome != BUCKET_OK)
+		return reject(r, v);
+	note_bookings(&t, levels);
+	v = lease_all(&t, cost, levels, lease);
+	if (v.outcome == BUCKET_OK)
+		v.wait_ns = ahead.wait_ns;
+	return v;
 }

@@ -1,8 +1,10 @@
 #pragma once
 
 /*
- * The attached client processes, one row each. Only the daemon writes the table; a row is freed
- * on proof of death (socket end and pidfd), never on a timeout.
+ * The attached client processes, one row for each of their handles. Only the daemon writes the table;
+ * a row is freed on proof of death (pidfd, or pid and start time), never on a timeout nor because a
+ * socket ended: what a process has in flight is marked with its row and generation (shm/hold.h) and
+ * must not be given back while it lives. Anybody may read.
  */
 
 #include <stdbool.h>
@@ -12,29 +14,37 @@
 enum participant_state {
 	PARTICIPANT_FREE = 0,
 	PARTICIPANT_ATTACHED = 1,
-	PARTICIPANT_ORPHAN = 2, /* lived through the death of a daemon, not reconnected yet */
+	PARTICIPANT_ORPHAN =
+		2, /* its socket ended or its daemon died, and it lives, not back yet */
 };
 
 struct participant_view {
 	enum participant_state state;
-	uint64_t generation; /* how often the row was used */
+	uint64_t generation; /* how many processes have used the row */
 	uint64_t pid, start, uid, attached_ns;
 };
 
-/* Daemon: a row for the process; an orphan row of the same (pid, start) is taken again.
- * Returns the row, or -ENOSPC. */
+/* Daemon: a row for the process; an orphan row of the same (pid, start) is taken again, with its
+ * generation, so that what it holds stays its own. Returns the row, or -ENOSPC. */
 int participant_claim(
 	struct region *r, uint64_t pid, uint64_t start, uint64_t uid, uint64_t now_ns);
 
-/* Daemon: the process is dead or has left. */
+/* Daemon: the process is dead. Whoever calls it reaps what it held, hold_reap(), before or after. */
 void participant_release(struct region *r, uint32_t row);
+
+/* Daemon: its socket ended, and nothing proves its death. The row waits for it, or for
+ * participant_reap(). */
+void participant_orphan(struct region *r, uint32_t row);
+
+/* What marks the holds of the row's process: hold_owner(); 0: nobody has the row. */
+uint64_t participant_owner(const struct region *r, uint32_t row);
 
 /* Daemon, after adoption: every attached row becomes an orphan, or free when is_alive() says
  * that (pid, start) is gone. Returns how many are orphans. */
 uint32_t participant_adopt(struct region *r, bool (*is_alive)(uint64_t pid, uint64_t start));
 
 /* Daemon, now and then: frees the orphans that is_alive() says are gone; those that never come back
- * close no socket. Returns how many it freed. */
+ * close no socket. hold_reap_strays() then finds what they held. Returns how many it freed. */
 uint32_t participant_reap(struct region *r, bool (*is_alive)(uint64_t pid, uint64_t start));
 
 /* One row for tools and tests; false: out of range. */

@@ -8,13 +8,14 @@
 #include "base/aux.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "shm/bucket.h"
+#include "shm/breaker.h"
+#include "shm/bucket_table.h"
 #include "shm/counters.h"
 #include "shm/layout.h"
+#include "shm/target.h"
 
 #define ALIGNMENT 64
 #define TOTAL_MAX (UINT64_C(1) << 30)
-#define ROWS_MAX 65536
 #define INTERRUPTED_MAX 16
 
 /* What this build writes, and the least it needs of each table. */
@@ -26,7 +27,48 @@ static const struct {
 	{ LAYOUT_SECTION_BUCKET_NAMES, sizeof(struct layout_bucket_name), LAYOUT_BUCKETS, 1 },
 	{ LAYOUT_SECTION_PARTICIPANTS, sizeof(struct layout_participant), LAYOUT_PARTICIPANTS, 1 },
 	{ LAYOUT_SECTION_COUNTERS, sizeof(shared_u64), LAYOUT_COUNTERS, COUNTERS },
+	{ LAYOUT_SECTION_HOLDS, sizeof(struct layout_hold), LAYOUT_HOLDS, 1 },
+	{ LAYOUT_SECTION_TEMPLATES, sizeof(struct layout_template), LAYOUT_TEMPLATES, 1 },
+	{ LAYOUT_SECTION_TARGETS, sizeof(struct layout_target), LAYOUT_TARGETS, 1 },
+	{ LAYOUT_SECTION_BREAKERS, sizeof(struct layout_breaker), LAYOUT_TARGETS, 1 },
+	{ LAYOUT_SECTION_LATENCIES, sizeof(struct layout_latency), LAYOUT_TARGETS, 1 },
+	{ LAYOUT_SECTION_ROUTES, sizeof(struct layout_route), LAYOUT_ROUTES, 1 },
+	{ LAYOUT_SECTION_ESTIMATES, sizeof(struct layout_estimate), LAYOUT_ESTIMATES, 1 },
+	{ LAYOUT_SECTION_EVENTS, sizeof(struct layout_event), LAYOUT_EVENTS, 1 },
 };
+
+/* How many rows a table gets in a new region. */
+static uint32_t section_rows(size_t i, const struct region_sizes *sizes)
+{
+	uint32_t wanted = 0;
+
+	if (!sizes)
+		return section_table[i].rows;
+	switch (section_table[i].type) {
+	case LAYOUT_SECTION_BUCKETS:
+	case LAYOUT_SECTION_BUCKET_NAMES:
+		wanted = sizes->limits;
+		break;
+	case LAYOUT_SECTION_HOLDS:
+		wanted = sizes->holds;
+		break;
+	case LAYOUT_SECTION_TARGETS:
+	case LAYOUT_SECTION_BREAKERS:
+	case LAYOUT_SECTION_LATENCIES:
+		wanted = sizes->targets;
+		break;
+	default:
+		break;
+	}
+	return wanted ? wanted : section_table[i].rows;
+}
+
+static bool sizes_are_valid(const struct region_sizes *sizes)
+{
+	return !sizes ||
+		(sizes->limits <= REGION_ROWS_MAX && sizes->holds <= REGION_HOLDS_MAX &&
+			sizes->targets <= REGION_ROWS_MAX);
+}
 
 static_assert(COUNTERS <= LAYOUT_COUNTERS, "raise LAYOUT_COUNTERS and LAYOUT_VERSION");
 static_assert(offsetof(struct layout_header, state) % 8 == 0, "read by pread alone");
@@ -69,13 +111,18 @@ uint64_t region_layout_hash(void)
 	return hash;
 }
 
-uint64_t region_total_size(void)
+static uint64_t section_size(size_t i, const struct region_sizes *sizes)
+{
+	return ALIGN_UP(
+		(uint64_t)section_table[i].row_size * section_rows(i, sizes), ALIGNMENT);
+}
+
+uint64_t region_total_size(const struct region_sizes *sizes)
 {
 	uint64_t size = LAYOUT_PAGE;
 
 	for (size_t i = 0; i < LAYOUT_SECTIONS; i++)
-		size += ALIGN_UP(
-			(uint64_t)section_table[i].row_size * section_table[i].rows, ALIGNMENT);
+		size += section_size(i, sizes);
 	return ALIGN_UP(size, LAYOUT_PAGE);
 }
 
@@ -133,10 +180,40 @@ static void point_at(struct region *r, uint64_t type, uint64_t offset, uint32_t 
 		r->counter = at;
 		r->counters = rows;
 		break;
+	case LAYOUT_SECTION_HOLDS:
+		r->hold = at;
+		r->holds = rows;
+		break;
+	case LAYOUT_SECTION_TEMPLATES:
+		r->template = at;
+		r->templates = rows;
+		break;
+	case LAYOUT_SECTION_TARGETS:
+		r->target = at;
+		r->targets = rows;
+		break;
+	case LAYOUT_SECTION_BREAKERS:
+		r->breaker = at;
+		break;
+	case LAYOUT_SECTION_LATENCIES:
+		r->latency = at;
+		break;
+	case LAYOUT_SECTION_ROUTES:
+		r->route = at;
+		r->routes = rows;
+		break;
+	case LAYOUT_SECTION_ESTIMATES:
+		r->estimate = at;
+		r->estimates = rows;
+		break;
+	case LAYOUT_SECTION_EVENTS:
+		r->event = at;
+		r->events = rows;
+		break;
 	}
 }
 
-static void lay_out(struct region *r)
+static void lay_out(struct region *r, const struct region_sizes *sizes)
 {
 	struct layout_header *h = r->header;
 	uint64_t offset = LAYOUT_PAGE;
@@ -146,11 +223,10 @@ static void lay_out(struct region *r)
 			.type = section_table[i].type,
 			.offset = offset,
 			.row_size = section_table[i].row_size,
-			.rows = section_table[i].rows,
+			.rows = section_rows(i, sizes),
 		};
-		point_at(r, section_table[i].type, offset, section_table[i].rows);
-		offset += ALIGN_UP(
-			(uint64_t)section_table[i].row_size * section_table[i].rows, ALIGNMENT);
+		point_at(r, section_table[i].type, offset, section_rows(i, sizes));
+		offset += section_size(i, sizes);
 	}
 	h->section_count = LAYOUT_SECTIONS;
 }
@@ -168,22 +244,24 @@ static void own(struct region *r, const struct region_owner *owner, uint64_t now
 	atomic_store_explicit(&h->state, LAYOUT_STATE_READY, memory_order_release);
 }
 
-int region_create(struct region *r, int fd, const struct region_owner *owner, uint64_t now_ns,
-	bool conservative)
+int region_create(struct region *r, int fd, const struct region_owner *owner,
+	const struct region_sizes *sizes, uint64_t now_ns, bool conservative)
 {
 	struct region made = REGION_NULL;
 	struct layout_header *h;
 	struct stat file;
 	int e;
 
+	if (!sizes_are_valid(sizes))
+		return error_origin(-ERANGE);
 	if (fstat(fd, &file) < 0)
 		return error_origin(-errno);
 	if (file.st_size != 0)
 		return error_origin(-EEXIST);
-	e = reserve(fd, region_total_size());
+	e = reserve(fd, region_total_size(sizes));
 	if (e < 0)
 		return error_trace(e);
-	e = map_region(&made, fd, region_total_size(), true);
+	e = map_region(&made, fd, region_total_size(sizes), true);
 	if (e < 0)
 		return error_trace(e);
 	h = made.header;
@@ -195,7 +273,7 @@ int region_create(struct region *r, int fd, const struct region_owner *owner, ui
 	h->layout_hash = region_layout_hash();
 	memcpy(h->boot_id, owner->boot_id, sizeof(h->boot_id));
 	h->created_ns = now_ns;
-	lay_out(&made);
+	lay_out(&made, sizes);
 	atomic_store_explicit(
 		&h->empty_since_ns, conservative ? max_u64(now_ns, 1) : 0, memory_order_relaxed);
 	own(&made, owner, now_ns);
@@ -214,7 +292,7 @@ static bool sections_overlap(const struct layout_section *a, const struct layout
 /* In the file, aligned, not in the header. All products stay far below 2^64. */
 static bool section_is_placed(const struct layout_header *h, const struct layout_section *s)
 {
-	return s->rows > 0 && s->rows <= ROWS_MAX && s->row_size > 0 &&
+	return s->rows > 0 && s->rows <= REGION_ROWS_MAX && s->row_size > 0 &&
 		s->row_size <= LAYOUT_PAGE && s->offset >= LAYOUT_PAGE &&
 		s->offset % ALIGNMENT == 0 && s->offset <= h->total_size &&
 		s->row_size * s->rows <= h->total_size - s->offset;
@@ -238,6 +316,18 @@ static const struct layout_section *section_find(const struct layout_header *h, 
 	return found;
 }
 
+/* Tables whose rows belong together; section_table has them in the order of their types. */
+static bool section_rows_agree(const struct layout_section *const known[LAYOUT_SECTIONS])
+{
+	uint64_t targets = known[LAYOUT_SECTION_TARGETS - 1]->rows;
+
+	return known[LAYOUT_SECTION_BUCKETS - 1]->rows ==
+		known[LAYOUT_SECTION_BUCKET_NAMES - 1]->rows &&
+		known[LAYOUT_SECTION_BREAKERS - 1]->rows == targets &&
+		known[LAYOUT_SECTION_LATENCIES - 1]->rows == targets &&
+		known[LAYOUT_SECTION_HOLDS - 1]->rows <= REGION_HOLDS_MAX;
+}
+
 static int verify_sections(const struct layout_header *h)
 {
 	const struct layout_section *known[LAYOUT_SECTIONS];
@@ -259,7 +349,7 @@ static int verify_sections(const struct layout_header *h)
 		if (!known[i])
 			return REGION_E_CORRUPT;
 	}
-	return known[0]->rows == known[1]->rows ? REGION_OK : REGION_E_CORRUPT;
+	return section_rows_agree(known) ? REGION_OK : REGION_E_CORRUPT;
 }
 
 /* state was read before the rest, so READY means that the rest is complete. */
@@ -348,6 +438,8 @@ int region_adopt(struct region *r, int fd, const struct region_owner *owner, uin
 		return REGION_E_VERSION;
 	}
 	bucket_adopt(&made, now_ns);
+	target_adopt(&made, now_ns);
+	breaker_adopt(&made, now_ns);
 	own(&made, owner, now_ns);
 	*r = made;
 	return 0;

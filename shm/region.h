@@ -34,6 +34,14 @@ struct layout_header;
 struct layout_bucket;
 struct layout_bucket_name;
 struct layout_participant;
+struct layout_hold;
+struct layout_template;
+struct layout_target;
+struct layout_breaker;
+struct layout_latency;
+struct layout_route;
+struct layout_estimate;
+struct layout_event;
 
 enum region_outcome {
 	REGION_OK = 0,
@@ -60,10 +68,26 @@ struct region {
 	uint32_t participants;
 	_Atomic uint64_t *counter;
 	uint32_t counters;
+	struct layout_hold *hold;
+	uint32_t holds;
+	struct layout_template *template;
+	uint32_t templates;
+	struct layout_target *target; /* breaker and latency have as many rows */
+	struct layout_breaker *breaker;
+	struct layout_latency *latency;
+	uint32_t targets;
+	struct layout_route *route;
+	uint32_t routes;
+	struct layout_estimate *estimate;
+	uint32_t estimates;
+	struct layout_event *event;
+	uint32_t events;
 	uint64_t (*clock_ns)(void); /* CLOCK_BOOTTIME, for what must know more than the caller's
 	                             * now: see true_time() in bucket.c; tests set their own */
 };
 
+#define REGION_ROWS_MAX (1u << 19) /* of any table */
+#define REGION_HOLDS_MAX (1u << 14)
 #define REGION_NULL ((struct region){ 0 })
 
 /* Identity of the owner, taken by the caller from /proc. */
@@ -73,14 +97,19 @@ struct region_owner {
 	uint64_t boot_id[2];
 };
 
+/* Rows of the tables that grow with the configuration; 0: the default of shm/layout.h. */
+struct region_sizes {
+	uint32_t limits, holds, targets;
+};
+
 /*
- * Daemon: makes a region in an empty file (-EEXIST otherwise) and maps it. conservative: budgets
- * of an earlier region were lost, so limits configured start with an empty burst. 0, or -errno
+ * Daemon: makes a region in an empty file (-EEXIST otherwise) and maps it. sizes NULL: all
+ * defaults; -ERANGE: above REGION_ROWS_MAX. conservative: budgets of an earlier region were lost, so limits configured start with an empty burst. 0, or -errno
  * (ENOSPC: the file system has no room; memory is reserved here, so a full file system
  * raises no SIGBUS later).
  */
-int region_create(struct region *r, int fd, const struct region_owner *owner, uint64_t now_ns,
-	bool conservative);
+int region_create(struct region *r, int fd, const struct region_owner *owner,
+	const struct region_sizes *sizes, uint64_t now_ns, bool conservative);
 
 /*
  * Daemon: takes over the region in fd (read-write, other daemons locked out by the caller):
@@ -117,4 +146,4 @@ const char *region_outcome_text(enum region_outcome outcome);
 
 /* The hash of all sizes and offsets of this build, and the size of a whole region. */
 uint64_t region_layout_hash(void);
-uint64_t region_total_size(void);
+uint64_t region_total_size(const struct region_sizes *sizes);

@@ -1,8 +1,5 @@
 /* llmkit dump: every field of the control region, as text or JSON, with or without a daemon. */
 
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/clock.h"
@@ -10,17 +7,19 @@
 #include "base/process.h"
 #include "proto/json.h"
 #include "proto/utf8.h"
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 #include "shm/counters.h"
 #include "shm/layout.h"
 #include "shm/participant.h"
 #include "shm/region.h"
 #include "tools/command.h"
+#include "tools/dump_tables.h"
 
 static const char usage[] =
 	"usage: llmkit dump [--json] [--region FILE] [--socket PATH]\n"
 	"\n"
-	"Prints every field of the control region: header, clock, limits, participants, counters.\n"
+	"Prints every field of the control region: header, clock, limits, participants, counters,\n"
+	"templates, holds, targets, breakers, routes, estimates, events.\n"
 	"Needs no daemon: it reads the file, also the one a dead daemon left.\n"
 	"\n"
 	"      --json         one JSON object\n"
@@ -132,36 +131,18 @@ static void text_buckets(const struct region *r, uint64_t now_ns)
 {
 	struct bucket_view v;
 
-	printf("\nlimits\n  %5s %-9s %-24s %10s %10s %10s %9s %12s %12s\n", "row", "scope", "name",
-		"requests", "per", "burst", "available", "admitted", "rejected");
+	printf("\nlimits\n  %5s %-16s %-24s %-14s %14s %10s %10s %10s %9s %12s %12s\n", "row",
+		"scope", "name", "resource", "limit", "per", "burst", "available", "held",
+		"admitted", "rejected");
 	for (uint32_t i = 0; i < r->buckets; i++) {
 		if (!bucket_view(r, i, now_ns, &v))
 			continue;
-		printf("  %5u %-9s %-24s %10llu %8.3fs %10llu %9llu %12llu %12llu\n", i,
-			bucket_scope_name(v.scope), v.name, (unsigned long long)v.limit,
-			(double)v.window_ns / 1e9, (unsigned long long)v.burst,
-			(unsigned long long)v.available, (unsigned long long)v.admitted,
+		printf("  %5u %-16s %-24s %-14s %14llu %8.3fs %10llu %10llu %9llu %12llu %12llu\n",
+			i, bucket_scope_name(v.scope), v.name, bucket_resource_name(v.resource),
+			(unsigned long long)v.limit, (double)v.window_ns / 1e9,
+			(unsigned long long)v.burst, (unsigned long long)v.available,
+			(unsigned long long)v.held, (unsigned long long)v.admitted,
 			(unsigned long long)v.rejected);
-	}
-}
-
-/* The words as they lie there; interval and basis in 1/4096 ns. */
-static void text_bucket_words(const struct region *r, uint64_t now_ns)
-{
-	struct bucket_view v;
-
-	printf("\nlimits, their words\n  %5s %20s %20s %20s %20s %20s %20s\n", "row", "tat_ns",
-		"interval", "tolerance_ns", "basis", "changed_ns", "key");
-	for (uint32_t i = 0; i < r->buckets; i++) {
-		const struct layout_bucket *b = &r->bucket[i];
-
-		if (bucket_view(r, i, now_ns, &v))
-			printf("  %5u %20llu %20llu %20llu %20llu %20llu %20llu\n", i,
-				(unsigned long long)v.tat, (unsigned long long)load(&b->interval),
-				(unsigned long long)load(&b->tolerance),
-				(unsigned long long)load(&b->basis),
-				(unsigned long long)load(&b->changed_ns),
-				(unsigned long long)load(&b->key));
 	}
 }
 
@@ -198,9 +179,9 @@ static int print_text(const struct region *r, const char *path, uint64_t now_ns)
 	printf("region  %s\ndaemon  %s\n", path, daemon);
 	text_header(r);
 	text_buckets(r, now_ns);
-	text_bucket_words(r, now_ns);
 	text_participants(r, now_ns);
 	text_counters(r);
+	dump_tables_text(r);
 	return COMMAND_OK;
 }
 
@@ -227,29 +208,24 @@ static void json_header(struct json *j, const struct region *r)
 	json_object_end(j);
 }
 
-static void json_bucket(
-	struct json *j, const struct region *r, uint32_t row, struct bucket_view *v)
+static void json_bucket(struct json *j, uint32_t row, struct bucket_view *v)
 {
-	const struct layout_bucket *b = &r->bucket[row];
-
 	json_object_begin(j, NULL);
 	json_uint(j, "row", row);
 	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
 	/* Participants may have written anything here. */
 	utf8_repair(v->name, strlen(v->name));
 	json_str(j, "name", str_of(v->name));
+	json_str(j, "resource", str_of(bucket_resource_name(v->resource)));
 	json_uint(j, "limit", v->limit);
 	json_uint(j, "window_ns", v->window_ns);
 	json_uint(j, "burst", v->burst);
 	json_uint(j, "available", v->available);
 	json_uint(j, "admitted", v->admitted);
 	json_uint(j, "rejected", v->rejected);
+	json_uint(j, "held", v->held);
 	json_uint(j, "tat_ns", v->tat);
-	json_uint(j, "interval", load(&b->interval));
-	json_uint(j, "tolerance_ns", load(&b->tolerance));
-	json_uint(j, "key", load(&b->key));
-	json_uint(j, "basis", load(&b->basis));
-	json_uint(j, "changed_ns", load(&b->changed_ns));
+	json_uint(j, "pause_ns", v->pause_ns);
 	json_object_end(j);
 }
 
@@ -261,7 +237,7 @@ static void json_tables(struct json *j, const struct region *r, uint64_t now_ns)
 	json_array_begin(j, "limits");
 	for (uint32_t i = 0; i < r->buckets; i++)
 		if (bucket_view(r, i, now_ns, &b))
-			json_bucket(j, r, i, &b);
+			json_bucket(j, i, &b);
 	json_array_end(j);
 	json_array_begin(j, "participants");
 	for (uint32_t i = 0; i < r->participants; i++) {
@@ -282,6 +258,7 @@ static void json_tables(struct json *j, const struct region *r, uint64_t now_ns)
 	for (enum counter c = 0; c < COUNTERS && c < r->counters; c++)
 		json_uint(j, counter_name(c), counter_read(r, c));
 	json_object_end(j);
+	dump_tables_json(j, r);
 }
 
 static int print_json(const struct region *r, const char *path, uint64_t now_ns)
@@ -309,76 +286,35 @@ static int print_json(const struct region *r, const char *path, uint64_t now_ns)
 	return COMMAND_OK;
 }
 
-/* ---- opening ---- */
-
-static int attach(struct region *r, const char *path)
-{
-	aux_cleanup(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int outcome;
-
-	if (fd < 0) {
-		fprintf(stderr, "llmkit dump: %s: %s%s\n", path, strerror(errno),
-			errno == ENOENT ? "; has llmkitd ever run here? see --region and --socket" :
-				errno == EACCES ? "; run as the daemon's user or as root" :
-						  "");
-		return COMMAND_FAILED;
-	}
-	outcome = region_attach(r, fd, false, NULL);
-	if (outcome != REGION_OK) {
-		fprintf(stderr, "llmkit dump: %s: %s\n", path,
-			outcome < 0 ? strerror(-outcome) :
-				      region_outcome_text((enum region_outcome)outcome));
-		return COMMAND_FAILED;
-	}
-	return COMMAND_OK;
-}
-
-static int dump(const char *region, const char *socket, bool as_json)
-{
-	char socket_path[PATHS_MAX], path[PATHS_MAX];
-	struct region r = REGION_NULL;
-	uint64_t now_ns = clock_boottime_ns();
-	int code;
-
-	if (!region) {
-		if (paths_socket(socket, socket_path, sizeof(socket_path)) < 0 ||
-			paths_region(socket_path, path, sizeof(path)) < 0)
-			return fputs("llmkit dump: the path is too long\n", stderr), COMMAND_USAGE;
-		region = path;
-	}
-	code = attach(&r, region);
-	if (code == COMMAND_OK)
-		code = as_json ? print_json(&r, region, now_ns) : print_text(&r, region, now_ns);
-	region_detach(&r);
-	return code;
-}
+/* ---- the command ---- */
 
 int cmd_dump(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "region", required_argument, NULL, 'r' },
-		{ "socket", required_argument, NULL, 's' },
-		{ "help", no_argument, NULL, 'h' },
+		COMMAND_OPTION_JSON,
+		COMMAND_OPTION_REGION,
+		COMMAND_OPTION_SOCKET,
+		COMMAND_OPTION_HELP,
 		{ 0 },
 	};
-	const char *region = NULL, *socket = NULL;
-	bool as_json = false;
-	int option;
+	struct command_common common = { 0 };
+	struct region r = REGION_NULL;
+	char path[PATHS_MAX];
+	uint64_t now_ns;
+	int code, option = command_next_option(argc, argv, "s:h", options, &common);
 
-	while ((option = getopt_long(argc, argv, "s:h", options, NULL)) != -1) {
-		if (option == 'h')
-			return fputs(usage, stdout) < 0 ? COMMAND_FAILED : COMMAND_OK;
-		if (option == 'j')
-			as_json = true;
-		else if (option == 'r')
-			region = optarg;
-		else if (option == 's')
-			socket = optarg;
-		else
-			return fputs("Try: llmkit dump --help\n", stderr), COMMAND_USAGE;
-	}
+	if (option == 'h')
+		return command_help(usage);
+	if (option != -1)
+		return command_usage(argv);
 	if (command_has_rest(argc, argv))
 		return COMMAND_USAGE;
-	return dump(region, socket, as_json);
+	code = command_region_path(common.region, common.socket, path, sizeof(path), "dump");
+	if (code == COMMAND_OK)
+		code = command_attach(&r, "dump", path, NULL);
+	now_ns = clock_boottime_ns();
+	if (code == COMMAND_OK)
+		code = common.json ? print_json(&r, path, now_ns) : print_text(&r, path, now_ns);
+	region_detach(&r);
+	return code;
 }

@@ -1,6 +1,5 @@
 /* llmkit status: what the daemon says of itself. */
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,26 +47,19 @@ static int ask(const char *socket, bool as_json)
 int cmd_status(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "socket", required_argument, NULL, 's' },
-		{ "help", no_argument, NULL, 'h' },
+		COMMAND_OPTION_JSON,
+		COMMAND_OPTION_SOCKET,
+		COMMAND_OPTION_HELP,
 		{ 0 },
 	};
-	const char *socket = NULL;
-	bool as_json = false;
-	int option;
+	struct command_common common = { 0 };
+	int option = command_next_option(argc, argv, "s:h", options, &common);
 
-	while ((option = getopt_long(argc, argv, "s:h", options, NULL)) != -1) {
-		if (option == 'h')
-			return fputs(usage, stdout) < 0 ? COMMAND_FAILED : COMMAND_OK;
-		if (option == 'j')
-			as_json = true;
-		else if (option == 's')
-			socket = optarg;
-		else
-			return fputs("Try: llmkit status --help\n", stderr), COMMAND_USAGE;
-	}
+	if (option == 'h')
+		return command_help(usage);
+	if (option != -1)
+		return command_usage(argv);
 	if (command_has_rest(argc, argv))
 		return COMMAND_USAGE;
-	return ask(socket, as_json);
+	return ask(common.socket, common.json);
 }

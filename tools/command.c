@@ -1,13 +1,16 @@
 #include "tools/command.h"
 
 #include <errno.h>
-#include <getopt.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include "base/aux.h"
 #include "base/paths.h"
 
+#define ASK_TIMEOUT_MS 10000
 /* The terminating zero has its place too. */
 #define SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 
@@ -57,4 +60,100 @@ bool command_has_rest(int argc, char **argv)
 	fprintf(stderr, "%s: unexpected argument \"%s\"\nTry: %s --help\n", argv[0], argv[optind],
 		argv[0]);
 	return true;
+}
+
+/* ---- options ---- */
+
+int command_next_option(int argc, char **argv, const char *letters, const struct option *options,
+	struct command_common *common)
+{
+	int option;
+
+	while ((option = getopt_long(argc, argv, letters, options, NULL)) != -1) {
+		if (option == 'j')
+			common->json = true;
+		else if (option == 'r')
+			common->region = optarg;
+		else if (option == 's')
+			common->socket = optarg;
+		else
+			return option;
+	}
+	return -1;
+}
+
+int command_help(const char *usage)
+{
+	return fputs(usage, stdout) < 0 ? COMMAND_FAILED : COMMAND_OK;
+}
+
+int command_usage(char **argv)
+{
+	fprintf(stderr, "Try: %s --help\n", argv[0]);
+	return COMMAND_USAGE;
+}
+
+/* ---- the daemon, the region ---- */
+
+int command_ask(const char *socket, const char *verb, const char *name)
+{
+	aux_cleanup(freep) char *message = NULL;
+	llmkit *kit = NULL;
+	int r, code = command_open(&kit, "llmkit/" PROJECT_VERSION, socket);
+
+	if (code != COMMAND_OK)
+		return code;
+	r = llmkit_command(kit, verb, name, ASK_TIMEOUT_MS, &message);
+	if (r == LLMKIT_OK)
+		printf("%s%s%s: done\n", verb, name ? " " : "", name ? name : "");
+	else if (message && *message)
+		fprintf(stderr, "llmkit: %s\n", message);
+	else
+		command_fail(verb, r, socket);
+	llmkit_close(kit);
+	return r == LLMKIT_OK ? COMMAND_OK : COMMAND_FAILED;
+}
+
+int command_region_path(
+	const char *region, const char *socket, char *out, size_t size, const char *command)
+{
+	char path[PATHS_MAX];
+	int n;
+
+	if (!region) {
+		if (paths_socket(socket, path, sizeof(path)) == 0 &&
+			paths_region(path, out, size) == 0)
+			return COMMAND_OK;
+	} else {
+		n = snprintf(out, size, "%s", region);
+		if (n >= 0 && (size_t)n < size)
+			return COMMAND_OK;
+	}
+	fprintf(stderr, "llmkit %s: the path is too long\n", command);
+	return COMMAND_USAGE;
+}
+
+int command_attach(struct region *r, const char *command, const char *region, const char *socket)
+{
+	aux_cleanup(closep) int fd = -1;
+	char path[PATHS_MAX];
+	int outcome = command_region_path(region, socket, path, sizeof(path), command);
+
+	if (outcome != COMMAND_OK)
+		return outcome;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0) {
+		fprintf(stderr, "llmkit %s: %s: %s%s\n", command, path, strerror(errno),
+			errno == ENOENT ? "; has llmkitd ever run here? see --region and --socket" :
+				errno == EACCES ? "; run as the daemon's user or as root" :
+						  "");
+		return COMMAND_FAILED;
+	}
+	outcome = region_attach(r, fd, false, NULL);
+	if (outcome == REGION_OK)
+		return COMMAND_OK;
+	fprintf(stderr, "llmkit %s: %s: %s\n", command, path,
+		outcome < 0 ? strerror(-outcome) :
+			      region_outcome_text((enum region_outcome)outcome));
+	return COMMAND_FAILED;
 }

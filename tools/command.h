@@ -1,9 +1,12 @@
 #pragma once
 
-/* What the subcommands share: one function each, exit codes, error lines. */
+/* What the subcommands share: one function each, exit codes, error lines, the usual options, the
+ * region without a daemon. */
 
+#include <getopt.h>
 #include <stdbool.h>
 #include "libclient/llmkit.h"
+#include "shm/region.h"
 
 enum {
 	COMMAND_OK = 0,
@@ -12,9 +15,14 @@ enum {
 	COMMAND_INTERRUPTED = 130,
 };
 
+int cmd_breakers(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_dump(int argc, char **argv);
+int cmd_limits(int argc, char **argv);
+int cmd_reload(int argc, char **argv);
+int cmd_route(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 
 /* "llmkit: what: text of the error" on stderr, with the socket where it matters, and what
  * errno says for LLMKIT_E_SYSTEM; returns COMMAND_FAILED. */
@@ -22,6 +30,35 @@ int command_fail(const char *what, int error, const char *socket);
 
 /* llmkit_open() with the tool's name; what fails is told. COMMAND_OK or COMMAND_FAILED. */
 int command_open(llmkit **out, const char *client, const char *socket);
+
+/* Has the daemon do something (llmkit_command()) and tells what it says. */
+int command_ask(const char *socket, const char *verb, const char *name);
+
+/* The region's file, read-only, found beside the socket unless region names it; what fails is told.
+ * Needs no daemon. */
+int command_attach(struct region *r, const char *command, const char *region, const char *socket);
+
+/* The path that command_attach() opens. 0 or COMMAND_USAGE, told. */
+int command_region_path(
+	const char *region, const char *socket, char *out, size_t size, const char *command);
+
+/* Options that most commands have. */
+struct command_common {
+	const char *region, *socket;
+	bool json;
+};
+#define COMMAND_OPTION_JSON { "json", no_argument, NULL, 'j' }
+#define COMMAND_OPTION_REGION { "region", required_argument, NULL, 'r' }
+#define COMMAND_OPTION_SOCKET { "socket", required_argument, NULL, 's' }
+#define COMMAND_OPTION_HELP { "help", no_argument, NULL, 'h' }
+
+/* The next option that is none of the common ones, after taking those; -1: no more, 'h': help was
+ * asked for, '?': told, return COMMAND_USAGE. */
+int command_next_option(int argc, char **argv, const char *letters, const struct option *options,
+	struct command_common *common);
+/* Prints the usage, or where to find it. */
+int command_help(const char *usage);
+int command_usage(char **argv);
 
 /* After getopt_long(): whether arguments are left over; that is told. */
 bool command_has_rest(int argc, char **argv);

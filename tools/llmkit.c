@@ -11,8 +11,12 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *help;
 } commands[] = {
+	{ "breakers", cmd_breakers, "list the circuit breakers; open, close, reset one" },
 	{ "chat", cmd_chat, "send a prompt through the daemon, print the answer as it comes" },
 	{ "dump", cmd_dump, "print the control region, also of a daemon that has died" },
+	{ "limits", cmd_limits, "list the limits, what is used and left; reset, resume one" },
+	{ "reload", cmd_reload, "have the daemon read its configuration again" },
+	{ "route", cmd_route, "tell where a call would go now, and why" },
 	{ "status", cmd_status, "ask the daemon how it is" },
 };
 

@@ -38,6 +38,28 @@
 		CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct_, fields_) \
 	}
 
+/* What may have one of two shapes cyaml cannot say, so it skips these: config_walk_value() checks
+ * them and config_given() reads them. shape_: of the value, unless words_ are allowed and it is
+ * one. */
+#define SKIPPED(words_, shape_) \
+	{ \
+		.type = CYAML_IGNORE, .flags = CYAML_FLAG_OPTIONAL, \
+		.sequence = { .entry = &(shape_), .min = (words_) }, \
+	}
+#define GIVEN(key_, shape_) \
+	{ \
+		.key = key_, .value = SKIPPED(false, shape_), \
+	}
+#define WORD_OR(key_, shape_) \
+	{ \
+		.key = key_, .value = SKIPPED(true, shape_), \
+	}
+#define SHAPE(fields_) \
+	{ \
+		.type = CYAML_MAPPING, .flags = CYAML_FLAG_POINTER_NULL, \
+		.mapping = { .fields = fields_ }, \
+	}
+
 static const cyaml_schema_value_t text_entry = {
 	CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 0, CYAML_UNLIMITED),
 };
@@ -76,6 +98,21 @@ static const cyaml_schema_field_t keep_alive_fields[] = {
 	TEXT("max_age", struct config_raw_keep_alive, max_age),
 	CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t breaker_fields[] = {
+	GIVEN("preset", text_entry),
+	GIVEN("failures", text_entry),
+	GIVEN("error_ratio", text_entry),
+	GIVEN("calls", text_entry),
+	GIVEN("window", text_entry),
+	GIVEN("probes", text_entry),
+	GIVEN("successes", text_entry),
+	GIVEN("lease", text_entry),
+	GIVEN("backoff", text_entry),
+	GIVEN("backoff_max", text_entry),
+	GIVEN("deviation", text_entry),
+	CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t breaker_shape = SHAPE(breaker_fields);
 static const cyaml_schema_field_t provider_fields[] = {
 	TEXT("name", struct config_raw_provider, name),
 	TEXT("family", struct config_raw_provider, family),
@@ -88,6 +125,8 @@ static const cyaml_schema_field_t provider_fields[] = {
 	GROUP("timeouts", struct config_raw_provider, timeouts, timeouts_fields),
 	TEXT("connections", struct config_raw_provider, connections),
 	GROUP("keep_alive", struct config_raw_provider, keep_alive, keep_alive_fields),
+	TEXT("tokens", struct config_raw_provider, tokens),
+	WORD_OR("breaker", breaker_shape),
 	CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t provider_entry =
@@ -105,30 +144,93 @@ static const cyaml_schema_field_t model_fields[] = {
 	TEXT("upstream", struct config_raw_model, upstream),
 	GROUP("price", struct config_raw_model, price, price_fields),
 	TEXT("max_tokens", struct config_raw_model, max_tokens),
+	TEXT("context", struct config_raw_model, context),
+	LIST("capabilities", struct config_raw_model, capabilities.items, capabilities.count,
+		text_entry),
+	WORD_OR("breaker", breaker_shape),
 	CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t model_entry = ENTRY(struct config_raw_model, model_fields);
 
+static const cyaml_schema_field_t weights_fields[] = {
+	TEXT("cost", struct config_raw_weights, cost),
+	TEXT("latency", struct config_raw_weights, latency),
+	TEXT("reliability", struct config_raw_weights, reliability),
+	CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t target_fields[] = {
+	GIVEN("target", text_entry),
+	GIVEN("weight", text_entry),
+	CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t target_shape = SHAPE(target_fields);
+static const cyaml_schema_value_t target_entry = SKIPPED(true, target_shape);
+static const cyaml_schema_value_t targets_shape = {
+	.type = CYAML_SEQUENCE,
+	.flags = CYAML_FLAG_POINTER_NULL,
+	.sequence = { .entry = &target_entry },
+};
 static const cyaml_schema_field_t route_fields[] = {
 	TEXT("name", struct config_raw_route, name),
-	LIST("targets", struct config_raw_route, targets.items, targets.count, text_entry),
+	TEXT("strategy", struct config_raw_route, strategy),
+	GROUP("weights", struct config_raw_route, weights, weights_fields),
+	TEXT("price_cap", struct config_raw_route, price_cap),
+	TEXT("patience", struct config_raw_route, patience),
+	GIVEN("targets", targets_shape),
 	CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t route_entry = ENTRY(struct config_raw_route, route_fields);
 
+static const cyaml_schema_field_t burst_fields[] = {
+	GIVEN("requests", text_entry),
+	GIVEN("input_tokens", text_entry),
+	GIVEN("output_tokens", text_entry),
+	GIVEN("tokens", text_entry),
+	CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t burst_shape = SHAPE(burst_fields);
+/* What is limited, the same in limits and templates. */
+#define AMOUNTS \
+	GIVEN("preset", text_entry), GIVEN("requests", text_entry), \
+		GIVEN("input_tokens", text_entry), GIVEN("output_tokens", text_entry), \
+		GIVEN("tokens", text_entry), WORD_OR("burst", burst_shape), \
+		GIVEN("concurrency", text_entry), GIVEN("money", text_entry)
 static const cyaml_schema_field_t limit_fields[] = {
 	TEXT("provider", struct config_raw_limit, provider),
 	TEXT("model", struct config_raw_limit, model),
 	TEXT("user", struct config_raw_limit, user),
-	TEXT("requests", struct config_raw_limit, requests),
-	TEXT("burst", struct config_raw_limit, burst),
+	TEXT("key", struct config_raw_limit, key),
+	AMOUNTS,
 	CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t limit_entry = ENTRY(struct config_raw_limit, limit_fields);
+static const cyaml_schema_field_t template_fields[] = { AMOUNTS, CYAML_FIELD_END };
+static const cyaml_schema_value_t template_shape = SHAPE(template_fields);
+static const cyaml_schema_field_t templates_fields[] = {
+	WORD_OR("per_user", template_shape),
+	WORD_OR("per_model", template_shape),
+	WORD_OR("per_provider", template_shape),
+	WORD_OR("per_key", template_shape),
+	WORD_OR("per_user_model", template_shape),
+	WORD_OR("per_user_provider", template_shape),
+	WORD_OR("per_user_key", template_shape),
+	WORD_OR("per_model_provider", template_shape),
+	WORD_OR("per_model_key", template_shape),
+	WORD_OR("per_provider_key", template_shape),
+	CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t templates_shape = SHAPE(templates_fields);
 
+static const cyaml_schema_field_t tables_fields[] = {
+	TEXT("limits", struct config_raw_tables, limits),
+	TEXT("requests_in_flight", struct config_raw_tables, requests_in_flight),
+	TEXT("targets", struct config_raw_tables, targets),
+	CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t features_fields[] = {
 	TEXT("limiter", struct config_raw_features, limiter),
 	TEXT("router", struct config_raw_features, router),
+	TEXT("breaker", struct config_raw_features, breaker),
 	CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t log_fields[] = {
@@ -144,6 +246,8 @@ static const cyaml_schema_field_t root_fields[] = {
 	LIST("models", struct config_raw, models, model_count, model_entry),
 	LIST("routes", struct config_raw, routes, route_count, route_entry),
 	LIST("limits", struct config_raw, limits, limit_count, limit_entry),
+	GIVEN("templates", templates_shape),
+	GROUP("tables", struct config_raw, tables, tables_fields),
 	GROUP("features", struct config_raw, features, features_fields),
 	GROUP("log", struct config_raw, log, log_fields),
 	TEXT("drain_timeout", struct config_raw, drain_timeout),
@@ -191,6 +295,8 @@ struct config_walk {
 static const char *config_kind_name(const cyaml_schema_value_t *schema)
 {
 	switch (schema->type) {
+	case CYAML_IGNORE:
+		return "one value or a group of \"key: value\"";
 	case CYAML_MAPPING:
 		return "a group of \"key: value\"";
 	case CYAML_SEQUENCE:
@@ -245,7 +351,7 @@ static void config_walk_misfit(
 	struct config_position at = config_where_position(walk->where, node);
 
 	walk->report->misshapen = true;
-	if (schema->mapping.fields == key_fields && schema->type == CYAML_MAPPING)
+	if (schema->type == CYAML_MAPPING && schema->mapping.fields == key_fields)
 		config_fail_position(walk->report, at,
 			"%s: keys are never written in the configuration; name where the key is: "
 			"{env: VARIABLE}, {file: PATH} or {credential: NAME}",
@@ -304,10 +410,19 @@ static void config_walk_value(
 	struct config_walk *walk, const cyaml_schema_value_t *schema, int node)
 {
 	struct str text = config_where_text(walk->where, node);
+	const cyaml_schema_value_t *given = schema;
 
+	if (schema->type == CYAML_IGNORE) {
+		bool words = schema->sequence.min;
+
+		schema = words && config_where_kind(walk->where, node) == CONFIG_KIND_SCALAR ?
+			&text_entry :
+			schema->sequence.entry;
+		given = words ? given : schema;
+	}
 	walk->report->misshapen |= config_has_control(text);
 	if (!config_kind_fits(walk->where, node, schema))
-		config_walk_misfit(walk, schema, node);
+		config_walk_misfit(walk, given, node);
 	else if (config_has_control(text))
 		config_fail_position(walk->report, config_where_position(walk->where, node),
 			"%s: holds a control character; write it in one line of plain text",
@@ -575,6 +690,7 @@ struct config *config_free(struct config *c)
 	for (unsigned i = 0; i < c->limit_count; i++)
 		free(c->limits[i].name);
 	free(c->limits);
+	free(c->templates);
 	free(c->access.participant_uids);
 	free(c->access.observer_uids);
 	free(c->access.participant_gids);
@@ -592,4 +708,23 @@ int config_find_provider(const struct config *c, struct str name)
 		if (str_is(name, c->providers[i].name))
 			return (int)i;
 	return -1;
+}
+
+struct str config_key_label(const struct config_provider *p)
+{
+	const char *slash = p->key.file ? strrchr(p->key.file, '/') : NULL;
+	const char *label = p->key.env ? p->key.env : p->key.credential;
+	struct str view;
+
+	if (p->key.file)
+		label = slash ? slash + 1 : p->key.file;
+	if (!label && p->family)
+		label = p->family->key_env;
+	if (!label)
+		return STR_NULL;
+	view = str_make(label, strnlen(label, CONFIG_WORD_MAX));
+	/* Not cut inside a UTF-8 character. */
+	while (view.length > 0 && ((unsigned char)label[view.length] & 0xc0) == 0x80)
+		view.length--;
+	return view;
 }

@@ -13,7 +13,11 @@
 #include "base/log.h"
 #include "daemon/formats/family.h"
 #include "daemon/io/listener.h"
+#include "shm/breaker.h"
 #include "shm/bucket.h"
+#include "shm/bucket_table.h"
+#include "shm/region.h"
+#include "shm/router.h"
 
 struct config_key {       /* exactly one is set; none: the family's key_env */
 	char *env;        /* variable name */
@@ -31,6 +35,8 @@ struct config_provider {
 	uint64_t connect_timeout_ns, first_byte_timeout_ns, stall_timeout_ns;
 	unsigned connections;         /* at most, to this provider */
 	uint64_t idle_ns, max_age_ns; /* of kept connections */
+	bool reserve;                 /* charges tokens at submission: limits do, too */
+	struct breaker_settings breaker;
 };
 
 struct config_price { /* pico-USD per token; -1: not known */
@@ -42,7 +48,10 @@ struct config_model {
 	unsigned provider; /* index */
 	char *upstream;    /* the provider's name for it */
 	struct config_price price;
-	uint32_t max_tokens; /* default where one is required; 0: the format's */
+	uint32_t max_tokens;   /* default where one is required; 0: the format's */
+	uint64_t context;      /* tokens; 0: not known */
+	uint64_t capabilities; /* enum target_capability bits; all when not given */
+	struct breaker_settings breaker;
 };
 
 struct config_route {
@@ -52,14 +61,23 @@ struct config_route {
 		char *upstream; /* the provider's name of the model */
 		char *model;    /* as limits and clients know it */
 		uint32_t max_tokens;
-	} * targets; /* in order */
+		uint32_t weight; /* ROUTER_WEIGHTED; 1 when not given */
+	} * targets;             /* in order */
 	unsigned target_count;
+	enum router_strategy strategy;                            /* ROUTER_ORDER when not given */
+	uint16_t weight_cost, weight_latency, weight_reliability; /* parts of 1000 */
+	int64_t price_cap_nanousd;                                /* of a whole call; -1: none */
+	uint64_t patience_ns; /* targets whose limits have it wait longer are passed over */
 };
 
+/* One resource of one "limits:" entry or template. */
 struct config_limit {
-	enum bucket_scope scope;
-	char *name;
+	uint64_t scope; /* mask of enum bucket_scope */
+	enum bucket_resource resource;
+	enum bucket_kind kind; /* HELD or, at a provider that reserves, RATE */
+	char *name;            /* as bucket_join() makes it; NULL: a template */
 	uint64_t limit, window_ns, burst;
+	bool automatic; /* follows what the provider's answers say */
 };
 
 struct config {
@@ -75,9 +93,13 @@ struct config {
 	unsigned route_count;
 	struct config_limit *limits;
 	unsigned limit_count;
+	struct config_limit *templates;
+	unsigned template_count;
+	struct region_sizes tables; /* of a region that is made anew */
 	struct {
 		bool limiter; /* limits are enforced on requests through the daemon */
 		bool router;  /* routes may be used, and fall back to their later targets */
+		bool breaker; /* failing targets are left alone for a while */
 	} features;
 	enum log_level log_level;
 	uint64_t drain_timeout_ns;
@@ -103,6 +125,10 @@ struct config *config_free(struct config *c);
 /* The effective configuration as YAML that config_load() accepts, sources of keys named, with a
  * comment for each key whether it was found. */
 int config_print(const struct config *c, struct buffer *out);
+
+/* What limits of scope "key" call a provider's API key: the variable, file or credential it comes
+ * from. A view into the configuration; never the key. */
+struct str config_key_label(const struct config_provider *p);
 
 /* Index of the provider of that name; -1 when there is none. */
 int config_find_provider(const struct config *c, struct str name);

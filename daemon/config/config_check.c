@@ -18,6 +18,12 @@ static const struct config_provider config_provider_defaults = {
 	.max_age_ns = 600 * NSEC_PER_SEC,
 };
 
+static void config_provider_init(struct config_provider *p)
+{
+	*p = config_provider_defaults;
+	p->breaker = breaker_preset(BREAKER_PRODUCTION);
+}
+
 static void config_list_families(struct buffer *out)
 {
 	size_t count;
@@ -218,6 +224,18 @@ static void config_check_key(struct config_provider *p, unsigned i,
 		config_probe_key(p, path, r);
 }
 
+static void config_check_tokens(struct config_field f, const char *text, bool *reserve)
+{
+	char quoted[CONFIG_TEXT_MAX + 8];
+
+	if (!text)
+		return;
+	*reserve = strcmp(text, "reserve") == 0;
+	if (!*reserve && strcmp(text, "actual") != 0)
+		config_fail_field(f, "tokens", "\"%s\" is not allowed; write actual or reserve",
+			config_quote(text, quoted));
+}
+
 static void config_check_provider(struct config *c, unsigned i,
 	const struct config_raw_provider *raw, struct config_report *r)
 {
@@ -225,7 +243,7 @@ static void config_check_provider(struct config *c, unsigned i,
 	char prefix[CONFIG_PATH_MAX], inner[CONFIG_PATH_MAX];
 	struct config_field f = { r, prefix }, g = { r, inner };
 
-	*p = config_provider_defaults;
+	config_provider_init(p);
 	config_check_provider_name(c, i, raw->name, r);
 	config_check_family(p, i, raw, r);
 	config_check_key(p, i, raw->key, r);
@@ -234,6 +252,8 @@ static void config_check_provider(struct config *c, unsigned i,
 	snprintf(prefix, sizeof(prefix), "providers[%u].", i);
 	config_check_text(f, "ca_file", raw->ca_file, &p->ca_file);
 	config_check_count(f, "connections", raw->connections, 1, 65536, &p->connections);
+	config_check_tokens(f, raw->tokens, &p->reserve);
+	config_check_breaker(f, &p->breaker);
 	snprintf(inner, sizeof(inner), "providers[%u].timeouts.", i);
 	if (raw->timeouts) {
 		config_check_duration(g, "connect", raw->timeouts->connect, CONFIG_TIMEOUT_MIN,
@@ -285,7 +305,7 @@ static int config_check_environment(struct config *c, struct config_report *r)
 		if (!table[i].key_env || !keys_source_env_present(table[i].key_env))
 			continue;
 		c->provider_count++;
-		*p = config_provider_defaults;
+		config_provider_init(p);
 		p->family = &table[i];
 		p->name = strdup(table[i].name);
 		if (!p->name)
@@ -315,6 +335,35 @@ int config_check_providers(struct config *c, const struct config_raw *raw, struc
 	return r->failed;
 }
 
+static void config_check_tables(
+	struct config *c, const struct config_raw_tables *raw, struct config_report *r)
+{
+	struct config_field f = { r, "tables." };
+
+	config_check_count(f, "limits", raw->limits, 1, REGION_ROWS_MAX, &c->tables.limits);
+	config_check_count(f, "requests_in_flight", raw->requests_in_flight, 1, REGION_HOLDS_MAX,
+		&c->tables.holds);
+	config_check_count(f, "targets", raw->targets, 1, REGION_ROWS_MAX, &c->tables.targets);
+}
+
+/* Every provider and model has a row of its own, and so has every further target of a route. */
+static int config_check_room(
+	struct config *c, const struct config_raw *raw, struct config_report *r)
+{
+	unsigned needed = c->provider_count + c->model_count;
+
+	(void)raw;
+	for (unsigned i = 0; i < c->route_count; i++)
+		needed += c->routes[i].target_count;
+	if (c->tables.targets == 0 && needed > CONFIG_TARGETS)
+		c->tables.targets = needed * 2;
+	else if (c->tables.targets && needed > c->tables.targets)
+		config_fail(r, "tables.targets",
+			"%u is not enough: providers, models and the targets of routes are %u",
+			c->tables.targets, needed);
+	return 0;
+}
+
 static void config_check_top(
 	struct config *c, const struct config_raw *raw, struct config_report *r)
 {
@@ -337,7 +386,11 @@ static void config_check_top(
 		config_check_bool(
 			features, "limiter", raw->features->limiter, &c->features.limiter);
 		config_check_bool(features, "router", raw->features->router, &c->features.router);
+		config_check_bool(
+			features, "breaker", raw->features->breaker, &c->features.breaker);
 	}
+	if (raw->tables)
+		config_check_tables(c, raw->tables, r);
 	if (raw->log && raw->log->level && !log_level_parse(raw->log->level, &c->log_level)) {
 		char quoted[CONFIG_TEXT_MAX + 8];
 
@@ -356,10 +409,11 @@ int config_check(struct config *c, const struct config_raw *raw, struct config_r
 		config_check_models,
 		config_check_routes,
 		config_check_limits,
+		config_check_room,
 	};
 	int failed = 0;
 
-	c->features.limiter = c->features.router = true;
+	c->features.limiter = c->features.router = c->features.breaker = true;
 	c->log_level = LOG_LEVEL_INFO;
 	c->drain_timeout_ns = 30 * NSEC_PER_SEC;
 	c->request_timeout_ns = 600 * NSEC_PER_SEC;

@@ -5,7 +5,7 @@
  * errors, and the step from the one to struct config that finds every error and not just the first.
  *
  * All values are text here, NULL when absent, so that their errors are ours: with position,
- * value and what is allowed.
+ * value and what is allowed. What may be a word or a group is not here: config_given() reads it.
  */
 
 #include <sys/un.h>
@@ -39,6 +39,7 @@ struct config_raw_provider {
 	struct config_raw_keep_alive {
 		char *idle, *max_age;
 	} * keep_alive;
+	char *tokens;
 };
 
 struct config_raw_model {
@@ -46,16 +47,20 @@ struct config_raw_model {
 	struct config_raw_price {
 		char *input, *output, *cached_input;
 	} * price;
-	char *max_tokens;
+	char *max_tokens, *context;
+	struct config_raw_list capabilities;
 };
 
 struct config_raw_route {
-	char *name;
-	struct config_raw_list targets;
+	char *name, *strategy;
+	struct config_raw_weights {
+		char *cost, *latency, *reliability;
+	} * weights;
+	char *price_cap, *patience;
 };
 
 struct config_raw_limit {
-	char *provider, *model, *user, *requests, *burst;
+	char *provider, *model, *user, *key;
 };
 
 struct config_raw {
@@ -70,8 +75,11 @@ struct config_raw {
 	unsigned route_count;
 	struct config_raw_limit *limits;
 	unsigned limit_count;
+	struct config_raw_tables {
+		char *limits, *requests_in_flight, *targets;
+	} * tables;
 	struct config_raw_features {
-		char *limiter, *router;
+		char *limiter, *router, *breaker;
 	} * features;
 	struct config_raw_log {
 		char *level;
@@ -107,6 +115,16 @@ struct config_field {
 	struct config_report *report;
 	const char *prefix;
 };
+/* The fields of a group that is a field itself; prefix is where its path is put. */
+struct config_field config_field_group(
+	struct config_field f, const char *key, char prefix[CONFIG_PATH_MAX]);
+/* A word that is in the file and not in struct config_raw; NULL: not given, or a group or list. */
+const char *config_given(struct config_field f, const char *key);
+enum config_kind config_given_kind(struct config_field f, const char *key);
+size_t config_given_count(struct config_field f, const char *key);
+/* An error at a field. */
+void config_fail_field(struct config_field f, const char *key, const char *format, ...)
+	aux_printf(3, 4);
 void config_check_duration(struct config_field f, const char *key, const char *text, uint64_t min,
 	uint64_t max, uint64_t *value);
 void config_check_count(struct config_field f, const char *key, const char *text, uint64_t min,
@@ -120,6 +138,11 @@ void config_check_text(struct config_field f, const char *key, const char *text,
 /* Appends "there is none" or "there are: a, b"; names by get(c, i). */
 void config_append_names(struct buffer *out, const struct config *c, unsigned count,
 	const char *(*get)(const struct config *c, unsigned i));
+/* A copy of a required word, or an error and NULL. */
+char *config_take_word(struct config_report *r, const char *path, const char *word);
+/* Index of a provider by name; -1 and an error. */
+int config_take_provider(
+	const struct config *c, struct config_report *r, const char *path, struct str name);
 const char *config_provider_name(const struct config *c, unsigned i);
 const char *config_model_name(const struct config *c, unsigned i);
 
@@ -131,11 +154,18 @@ int config_check_access(struct config *c, const struct config_raw *raw, struct c
 int config_check_models(struct config *c, const struct config_raw *raw, struct config_report *r);
 int config_check_routes(struct config *c, const struct config_raw *raw, struct config_report *r);
 int config_check_limits(struct config *c, const struct config_raw *raw, struct config_report *r);
+/* The field "breaker" of a provider or model; *settings comes with its default. */
+void config_check_breaker(struct config_field f, struct breaker_settings *settings);
+bool config_breaker_equal(const struct breaker_settings *a, const struct breaker_settings *b);
 
 #define CONFIG_SOCKET_MAX (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
 #define CONFIG_PROVIDERS_MAX 256
 #define CONFIG_MODELS_MAX 4096
-#define CONFIG_ROUTES_MAX 1024
-#define CONFIG_LIMITS_MAX 4096 /* LAYOUT_BUCKETS */
-#define CONFIG_NAME_MAX 64     /* bytes of a provider's name */
-#define CONFIG_WORD_MAX 96     /* of a model's, route's or user's: fits a row of the region */
+#define CONFIG_ROUTES_MAX 256   /* LAYOUT_ROUTES */
+#define CONFIG_LIMITS_MAX 4096  /* LAYOUT_BUCKETS */
+#define CONFIG_TARGETS 256      /* LAYOUT_TARGETS */
+#define CONFIG_PROBES_MAX 4     /* LAYOUT_PROBES */
+#define CONFIG_HOLDING_MAX 12   /* LAYOUT_HOLD_ENTRIES */
+#define CONFIG_NAME_JOIN '\x1f' /* LAYOUT_NAME_JOIN */
+#define CONFIG_NAME_MAX 62      /* bytes of a provider's name */
+#define CONFIG_WORD_MAX 96 /* of a model's, route's, user's or key's; PROVIDER/MODEL fits a row */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include "base/error.h"
 #include "base/paths.h"
+#include "daemon/config/config_check.h"
 #include "daemon/config/config_units.h"
 #include "daemon/config/keys_source.h"
 
@@ -117,6 +118,28 @@ static void print_key(struct config_printer *p, const struct config_provider *pr
 	print(p, "} # %s\n", found ? "found" : "not found");
 }
 
+/* By its preset's name, or whole. */
+static void print_breaker(struct config_printer *p, const struct breaker_settings *s)
+{
+	char a[CONFIG_TEXT_MAX], b[CONFIG_TEXT_MAX], c[CONFIG_TEXT_MAX], d[CONFIG_TEXT_MAX];
+
+	for (unsigned i = 0; i < BREAKER_PRESETS; i++) {
+		struct breaker_settings preset = breaker_preset(i);
+
+		if (config_breaker_equal(s, &preset)) {
+			print(p, "    breaker: %s\n", breaker_preset_name(i));
+			return;
+		}
+	}
+	print(p, "    breaker: {failures: %u, error_ratio: %u%%, calls: %u, window: %s, ", s->run,
+		s->ratio_percent, s->calls, print_duration(s->window_s * NSEC_PER_SEC, a));
+	print(p, "probes: %u, successes: %u, lease: %s, backoff: %s, backoff_max: %s, ", s->probes,
+		s->need, print_duration(s->lease_ms * NSEC_PER_MSEC, b),
+		print_duration(s->base_ms * NSEC_PER_MSEC, c),
+		print_duration(s->cap_ms * NSEC_PER_MSEC, d));
+	print(p, "deviation: %u.%02u}\n", s->z_percent / 100, s->z_percent % 100);
+}
+
 static void print_provider(struct config_printer *p, const struct config_provider *provider)
 {
 	char a[CONFIG_TEXT_MAX], b[CONFIG_TEXT_MAX], c[CONFIG_TEXT_MAX];
@@ -134,6 +157,8 @@ static void print_provider(struct config_printer *p, const struct config_provide
 	print(p, "    connections: %u\n", provider->connections);
 	print(p, "    keep_alive: {idle: %s, max_age: %s}\n", print_duration(provider->idle_ns, a),
 		print_duration(provider->max_age_ns, b));
+	print(p, "    tokens: %s\n", provider->reserve ? "reserve" : "actual");
+	print_breaker(p, &provider->breaker);
 }
 
 static void print_price(struct config_printer *p, const struct config_price *price)
@@ -160,6 +185,20 @@ static void print_price(struct config_printer *p, const struct config_price *pri
 		print(p, "}\n");
 }
 
+static void print_capabilities(struct config_printer *p, uint64_t capabilities)
+{
+	const char *before = "";
+
+	print(p, "    capabilities: [");
+	for (unsigned i = 0; i < CONFIG_CAPABILITIES; i++) {
+		if (!(capabilities >> i & 1))
+			continue;
+		print(p, "%s%s", before, config_capabilities[i]);
+		before = ", ";
+	}
+	print(p, "]\n");
+}
+
 static void print_models(struct config_printer *p, const struct config *c)
 {
 	print(p, "models:%s\n", c->model_count ? "" : " []");
@@ -172,6 +211,12 @@ static void print_models(struct config_printer *p, const struct config *c)
 		print_price(p, &m->price);
 		if (m->max_tokens)
 			print(p, "    max_tokens: %" PRIu32 "\n", m->max_tokens);
+		if (m->context)
+			print(p, "    context: %" PRIu64 "\n", m->context);
+		print_capabilities(p, m->capabilities);
+		/* The provider's is the default. */
+		if (!config_breaker_equal(&m->breaker, &c->providers[m->provider].breaker))
+			print_breaker(p, &m->breaker);
 	}
 }
 
@@ -193,38 +238,155 @@ static void print_target(
 	print_quoted(p, text);
 }
 
+static void print_targets(
+	struct config_printer *p, const struct config *c, const struct config_route *route)
+{
+	print(p, "    targets: [");
+	for (unsigned k = 0; k < route->target_count; k++) {
+		const struct config_target *t = &route->targets[k];
+
+		print(p, "%s%s", k ? ", " : "", t->weight == 1 ? "" : "{target: ");
+		print_target(p, c, t);
+		if (t->weight != 1)
+			print(p, ", weight: %" PRIu32 "}", t->weight);
+	}
+	print(p, "]\n");
+}
+
+static void print_weights(struct config_printer *p, const struct config_route *route)
+{
+	const unsigned parts[] = { route->weight_cost, route->weight_latency,
+		route->weight_reliability };
+	static const char *const keys[] = { "{cost", ", latency", ", reliability" };
+
+	print(p, "    weights: ");
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		print(p, "%s: %u.%03u", keys[i], parts[i] / 1000, parts[i] % 1000);
+	print(p, "}\n");
+}
+
 static void print_routes(struct config_printer *p, const struct config *c)
 {
+	char text[CONFIG_TEXT_MAX];
+
 	print(p, "routes:%s\n", c->route_count ? "" : " []");
 	for (unsigned i = 0; i < c->route_count; i++) {
 		const struct config_route *route = &c->routes[i];
 
 		print_text(p, "  - name", route->name);
-		print(p, "    targets: [");
-		for (unsigned k = 0; k < route->target_count; k++) {
-			print(p, "%s", k ? ", " : "");
-			print_target(p, c, &route->targets[k]);
+		print(p, "    strategy: %s\n", router_strategy_name(route->strategy));
+		if (route->strategy == ROUTER_BALANCED)
+			print_weights(p, route);
+		if (route->price_cap_nanousd >= 0) {
+			config_format_money((uint64_t)route->price_cap_nanousd, text);
+			print(p, "    price_cap: %s\n", text);
 		}
-		print(p, "]\n");
+		print(p, "    patience: %s\n", print_duration(route->patience_ns, text));
+		print_targets(p, c, route);
+	}
+}
+
+/* "requests: 100/s" */
+static void print_amount(struct config_printer *p, const struct config_limit *l)
+{
+	char text[CONFIG_TEXT_MAX];
+
+	print(p, "%s: ", bucket_resource_name(l->resource));
+	if (l->resource == BUCKET_CONCURRENCY) {
+		print(p, "%" PRIu64, l->limit);
+		return;
+	}
+	if (l->resource == BUCKET_MONEY) {
+		config_format_money(l->limit, text);
+		print(p, "%s/%s", text, l->window_ns == BUCKET_WINDOW_MONTH ? "month" : "day");
+		return;
+	}
+	config_format_rate(l->limit, l->window_ns, text);
+	print(p, "%s%s", text, l->automatic ? " auto" : "");
+}
+
+static bool print_has_burst(const struct config_limit *l)
+{
+	return l->resource != BUCKET_CONCURRENCY && l->resource != BUCKET_MONEY;
+}
+
+/* The one or two names that bucket_join() put together. */
+static void print_scope(struct config_printer *p, const struct config_limit *l)
+{
+	static const char *const keys[] = { "user", "model", "provider", "key" };
+	static const uint64_t scopes[] = { BUCKET_SCOPE_USER, BUCKET_SCOPE_MODEL,
+		BUCKET_SCOPE_PROVIDER, BUCKET_SCOPE_KEY };
+	char name[BUCKET_NAME_TEXT], *part = name;
+
+	snprintf(name, sizeof(name), "%s", l->name);
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		char *end = strchrnul(part, CONFIG_NAME_JOIN);
+		bool last = *end == '\0';
+
+		if (!(l->scope & scopes[i]))
+			continue;
+		*end = '\0';
+		print(p, "%s: ", keys[i]);
+		print_quoted(p, part);
+		print(p, ", ");
+		part = last ? end : end + 1;
 	}
 }
 
 static void print_limits(struct config_printer *p, const struct config *c)
 {
-	char rate[CONFIG_TEXT_MAX];
-
 	print(p, "limits:%s\n", c->limit_count ? "" : " []");
 	for (unsigned i = 0; i < c->limit_count; i++) {
 		const struct config_limit *l = &c->limits[i];
-		const char *scope = l->scope == BUCKET_SCOPE_PROVIDER ? "provider" :
-			l->scope == BUCKET_SCOPE_MODEL                ? "model" :
-									"user";
 
-		config_format_rate(l->limit, l->window_ns, rate);
-		print(p, "  - {%s: ", scope);
-		print_quoted(p, l->name);
-		print(p, ", requests: %s, burst: %" PRIu64 "}\n", rate, l->burst);
+		print(p, "  - {");
+		print_scope(p, l);
+		print_amount(p, l);
+		if (print_has_burst(l))
+			print(p, ", burst: %" PRIu64, l->burst);
+		print(p, "}\n");
 	}
+}
+
+static void print_template(
+	struct config_printer *p, const struct config *c, const struct config_template_key *key)
+{
+	unsigned amounts = 0, bursts = 0;
+
+	for (unsigned i = 0; i < c->template_count; i++) {
+		if (c->templates[i].scope != key->scope)
+			continue;
+		if (amounts++ == 0)
+			print(p, "  %s: {", key->key);
+		else
+			print(p, ", ");
+		print_amount(p, &c->templates[i]);
+	}
+	for (unsigned i = 0; i < c->template_count; i++) {
+		const struct config_limit *l = &c->templates[i];
+
+		if (l->scope == key->scope && print_has_burst(l))
+			print(p, "%s%s: %" PRIu64, bursts++ ? ", " : ", burst: {",
+				bucket_resource_name(l->resource), l->burst);
+	}
+	if (amounts)
+		print(p, "%s}\n", bursts ? "}" : "");
+}
+
+static void print_tables(struct config_printer *p, const struct region_sizes *tables)
+{
+	print(p, "tables:\n");
+	if (tables->limits)
+		print(p, "  limits: %" PRIu32 "\n", tables->limits);
+	if (tables->holds)
+		print(p, "  requests_in_flight: %" PRIu32 "\n", tables->holds);
+	if (tables->targets)
+		print(p, "  targets: %" PRIu32 "\n", tables->targets);
+}
+
+static const char *print_switch(bool on)
+{
+	return on ? "true" : "false";
 }
 
 int config_print(const struct config *c, struct buffer *out)
@@ -242,8 +404,13 @@ int config_print(const struct config *c, struct buffer *out)
 	print_models(&p, c);
 	print_routes(&p, c);
 	print_limits(&p, c);
-	print(&p, "features: {limiter: %s, router: %s}\n", c->features.limiter ? "true" : "false",
-		c->features.router ? "true" : "false");
+	print(&p, "templates:\n");
+	for (unsigned i = 0; i < CONFIG_TEMPLATE_KEYS; i++)
+		print_template(&p, c, &config_template_keys[i]);
+	print_tables(&p, &c->tables);
+	print(&p, "features: {limiter: %s, router: %s, breaker: %s}\n",
+		print_switch(c->features.limiter), print_switch(c->features.router),
+		print_switch(c->features.breaker));
 	print(&p, "log: {level: %s}\n", log_level_name(c->log_level));
 	print(&p, "drain_timeout: %s\n", print_duration(c->drain_timeout_ns, text));
 	print(&p, "request_timeout: %s\n", print_duration(c->request_timeout_ns, text));

@@ -66,6 +66,55 @@ static const char *config_field_path(
 	return path;
 }
 
+struct config_field config_field_group(
+	struct config_field f, const char *key, char prefix[CONFIG_PATH_MAX])
+{
+	snprintf(prefix, CONFIG_PATH_MAX, "%s%s.", f.prefix, key);
+	return (struct config_field){ f.report, prefix };
+}
+
+/* The node at a field; 0: not given. */
+static int config_field_node(struct config_field f, const char *key)
+{
+	char path[CONFIG_PATH_MAX];
+
+	return f.report->where ?
+		config_where_get(f.report->where, config_field_path(f, key, path)) :
+		0;
+}
+
+const char *config_given(struct config_field f, const char *key)
+{
+	int node = config_field_node(f, key);
+
+	return node ? config_where_string(f.report->where, node) : NULL;
+}
+
+enum config_kind config_given_kind(struct config_field f, const char *key)
+{
+	int node = config_field_node(f, key);
+
+	return node ? config_where_kind(f.report->where, node) : CONFIG_KIND_NONE;
+}
+
+size_t config_given_count(struct config_field f, const char *key)
+{
+	int node = config_field_node(f, key);
+
+	return node ? config_where_count(f.report->where, node) : 0;
+}
+
+void config_fail_field(struct config_field f, const char *key, const char *format, ...)
+{
+	char path[CONFIG_PATH_MAX], text[CONFIG_LINE_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	config_fail(f.report, config_field_path(f, key, path), "%s", text);
+}
+
 void config_check_duration(struct config_field f, const char *key, const char *text, uint64_t min,
 	uint64_t max, uint64_t *value)
 {

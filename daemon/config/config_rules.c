@@ -7,6 +7,9 @@
 #include "base/error.h"
 #include "daemon/config/config_units.h"
 #include "daemon/route.h"
+#include "shm/target.h"
+
+#define CONFIG_WEIGHT_MAX 1000000
 
 /* What one line of users or groups means. */
 struct config_ids {
@@ -93,8 +96,7 @@ int config_check_access(struct config *c, const struct config_raw *raw, struct c
 	return error_trace(failed);
 }
 
-/* A copy of a required word, or an error and NULL. */
-static char *config_take_word(struct config_report *r, const char *path, const char *word)
+char *config_take_word(struct config_report *r, const char *path, const char *word)
 {
 	char quoted[CONFIG_TEXT_MAX + 8], *copy;
 
@@ -114,8 +116,7 @@ static char *config_take_word(struct config_report *r, const char *path, const c
 	return copy;
 }
 
-/* Index of a provider by name; -1 and an error. */
-static int config_take_provider(
+int config_take_provider(
 	const struct config *c, struct config_report *r, const char *path, struct str name)
 {
 	struct buffer names aux_cleanup(buffer_deinit) = BUFFER_NULL;
@@ -165,6 +166,36 @@ static void config_check_model_provider(
 		c->models[i].provider = (unsigned)found;
 }
 
+static uint64_t config_capability_find(const char *name)
+{
+	for (unsigned i = 0; i < CONFIG_CAPABILITIES; i++)
+		if (strcmp(config_capabilities[i], name) == 0)
+			return UINT64_C(1) << i;
+	return 0;
+}
+
+static void config_check_capabilities(
+	struct config_field f, const struct config_raw_list *list, uint64_t *capabilities)
+{
+	char key[32], quoted[CONFIG_TEXT_MAX + 8];
+
+	*capabilities = TARGET_CAPABILITIES;
+	if (config_given_kind(f, "capabilities") != CONFIG_KIND_SEQUENCE)
+		return;
+	*capabilities = 0;
+	for (unsigned i = 0; i < list->count; i++) {
+		uint64_t one = config_capability_find(list->items[i]);
+
+		snprintf(key, sizeof(key), "capabilities[%u]", i);
+		if (!one)
+			config_fail_field(f, key,
+				"\"%s\" is not a capability; allowed: tools, vision, json, "
+				"reasoning, streaming",
+				config_quote(list->items[i], quoted));
+		*capabilities |= one;
+	}
+}
+
 static void config_check_model(
 	struct config *c, unsigned i, const struct config_raw_model *raw, struct config_report *r)
 {
@@ -172,6 +203,8 @@ static void config_check_model(
 	char prefix[CONFIG_PATH_MAX], path[CONFIG_PATH_MAX];
 	static const struct config_raw_price none;
 	const struct config_raw_price *price = raw->price ? raw->price : &none;
+	struct config_field f = { r, prefix };
+	unsigned context = 0;
 
 	snprintf(prefix, sizeof(prefix), "models[%u].", i);
 	snprintf(path, sizeof(path), "models[%u].name", i);
@@ -187,8 +220,12 @@ static void config_check_model(
 	config_check_price(r, i, "input", price->input, &m->price.input);
 	config_check_price(r, i, "output", price->output, &m->price.output);
 	config_check_price(r, i, "cached_input", price->cached_input, &m->price.cached_input);
-	config_check_count((struct config_field){ r, prefix }, "max_tokens", raw->max_tokens, 1,
-		100000000, &m->max_tokens);
+	config_check_count(f, "max_tokens", raw->max_tokens, 1, 100000000, &m->max_tokens);
+	config_check_count(f, "context", raw->context, 1, 1000000000, &context);
+	m->context = context;
+	config_check_capabilities(f, &raw->capabilities, &m->capabilities);
+	m->breaker = c->providers[m->provider].breaker;
+	config_check_breaker(f, &m->breaker);
 }
 
 int config_check_models(struct config *c, const struct config_raw *raw, struct config_report *r)
@@ -255,33 +292,172 @@ static void config_check_target(const struct config *c, struct config_target *ta
 		r->failed = error_origin(-ENOMEM);
 }
 
+/* One item of "targets": a name, or a group with one. */
+static void config_check_target_item(
+	struct config *c, unsigned i, unsigned k, struct config_report *r)
+{
+	struct config_target *target = &c->routes[i].targets[k];
+	char path[CONFIG_PATH_MAX], prefix[CONFIG_PATH_MAX];
+	struct config_field item = { r, path }, group = { r, prefix };
+	const char *text;
+
+	snprintf(path, sizeof(path), "routes[%u].targets[%u]", i, k);
+	snprintf(prefix, sizeof(prefix), "routes[%u].targets[%u].", i, k);
+	target->weight = 1;
+	text = config_given(item, "");
+	if (!text) {
+		text = config_given(group, "target");
+		snprintf(path, sizeof(path), "routes[%u].targets[%u].target", i, k);
+	}
+	config_check_count(group, "weight", config_given(group, "weight"), 1, CONFIG_WEIGHT_MAX,
+		&target->weight);
+	if (text)
+		config_check_target(c, target, path, text, r);
+	else
+		config_fail(r, path, "is required");
+}
+
+static int config_check_targets(struct config *c, unsigned i, struct config_field f)
+{
+	struct config_route *route = &c->routes[i];
+	size_t count = config_given_count(f, "targets");
+
+	if (count == 0 || count > ROUTE_CHAIN_MAX) {
+		config_fail_field(
+			f, "targets", "has %zu; give 1 to %d targets", count, ROUTE_CHAIN_MAX);
+		return 0;
+	}
+	route->targets = calloc(count, sizeof(*route->targets));
+	if (!route->targets)
+		return error_origin(-ENOMEM);
+	for (unsigned k = 0; k < count; k++) {
+		route->target_count++;
+		config_check_target_item(c, i, k, f.report);
+	}
+	return 0;
+}
+
+static void config_check_strategy(
+	struct config_field f, const char *text, enum router_strategy *strategy)
+{
+	struct buffer names aux_cleanup(buffer_deinit) = BUFFER_NULL;
+	char quoted[CONFIG_TEXT_MAX + 8];
+
+	if (!text)
+		return;
+	for (unsigned i = 0; i < ROUTER_STRATEGIES; i++) {
+		if (strcmp(text, router_strategy_name(i)) == 0) {
+			*strategy = i;
+			return;
+		}
+		(void)buffer_printf(&names, "%s%s", i ? ", " : "", router_strategy_name(i));
+	}
+	config_fail_field(f, "strategy", "\"%s\" is not a strategy; allowed: %.*s",
+		config_quote(text, quoted), STR_ARG(buffer_str(&names)));
+}
+
+/* In millionths. */
+static uint64_t config_check_weight(struct config_field f, const char *key, const char *text)
+{
+	char quoted[CONFIG_TEXT_MAX + 8];
+	uint64_t value;
+	const char *rest;
+
+	if (!text)
+		return 0;
+	rest = config_parse_decimal(text, 6, &value);
+	if (rest && *rest == '\0' && value <= UINT64_C(1000) * 1000000)
+		return value;
+	config_fail_field(f, key,
+		"\"%s\" is not a weight; write a number from 0 to 1000, at most six decimals",
+		config_quote(text, quoted));
+	return 1; /* no second error about the sum */
+}
+
+/* Parts of 1000 that add up to it: what rounding leaves goes to the largest. */
+static void config_share(const uint64_t weight[3], struct config_route *route)
+{
+	uint64_t sum = weight[0] + weight[1] + weight[2];
+	uint16_t part[3];
+	unsigned largest = 0, left = 1000;
+
+	for (unsigned i = 0; i < 3; i++) {
+		part[i] = (uint16_t)(weight[i] * 1000 / sum);
+		left -= part[i];
+		largest = weight[i] > weight[largest] ? i : largest;
+	}
+	part[largest] = (uint16_t)(part[largest] + left);
+	route->weight_cost = part[0];
+	route->weight_latency = part[1];
+	route->weight_reliability = part[2];
+}
+
+static void config_check_weights(
+	struct config_route *route, struct config_field f, const struct config_raw_weights *raw)
+{
+	static const uint64_t usual[3] = { 3, 5, 2 };
+	char prefix[CONFIG_PATH_MAX];
+	struct config_field g = config_field_group(f, "weights", prefix);
+	uint64_t weight[3];
+
+	if (route->strategy == ROUTER_BALANCED)
+		config_share(usual, route);
+	if (!raw)
+		return;
+	if (route->strategy != ROUTER_BALANCED) {
+		config_fail_field(f, "weights", "are for strategy balanced only; it is %s",
+			router_strategy_name(route->strategy));
+		return;
+	}
+	weight[0] = config_check_weight(g, "cost", raw->cost);
+	weight[1] = config_check_weight(g, "latency", raw->latency);
+	weight[2] = config_check_weight(g, "reliability", raw->reliability);
+	if (weight[0] + weight[1] + weight[2] == 0)
+		config_fail_field(f, "weights",
+			"are all 0; give at least one of cost, latency and reliability");
+	else
+		config_share(weight, route);
+}
+
+static void config_check_price_cap(struct config_field f, const char *text, int64_t *nanousd)
+{
+	char quoted[CONFIG_TEXT_MAX + 8];
+	const char *rest;
+	uint64_t value;
+
+	*nanousd = -1;
+	if (!text)
+		return;
+	rest = config_parse_money(text, &value);
+	if (rest && *rest == '\0')
+		*nanousd = (int64_t)value;
+	else
+		config_fail_field(f, "price_cap",
+			"\"%s\" is not a sum; write N USD, 0 to " CONFIG_MONEY_MAX_TEXT
+			", at most nine decimals, such as 0.05 USD",
+			config_quote(text, quoted));
+}
+
 static int config_check_route(
 	struct config *c, unsigned i, const struct config_raw_route *raw, struct config_report *r)
 {
 	struct config_route *route = &c->routes[i];
-	char path[CONFIG_PATH_MAX];
+	char path[CONFIG_PATH_MAX], prefix[CONFIG_PATH_MAX];
+	struct config_field f = { r, prefix };
 
+	snprintf(prefix, sizeof(prefix), "routes[%u].", i);
 	snprintf(path, sizeof(path), "routes[%u].name", i);
 	route->name = config_take_word(r, path, raw->name);
 	for (unsigned k = 0; k < i && route->name; k++)
 		if (c->routes[k].name && strcmp(c->routes[k].name, route->name) == 0)
 			config_fail(r, path, "\"%s\" is already routes[%u]; names are unique",
 				route->name, k);
-	snprintf(path, sizeof(path), "routes[%u].targets", i);
-	if (raw->targets.count == 0 || raw->targets.count > ROUTE_CHAIN_MAX) {
-		config_fail(r, path, "has %u; give 1 to %d targets", raw->targets.count,
-			ROUTE_CHAIN_MAX);
-		return 0;
-	}
-	route->targets = calloc(raw->targets.count, sizeof(*route->targets));
-	if (!route->targets)
-		return error_origin(-ENOMEM);
-	for (unsigned k = 0; k < raw->targets.count; k++) {
-		snprintf(path, sizeof(path), "routes[%u].targets[%u]", i, k);
-		route->target_count++;
-		config_check_target(c, &route->targets[k], path, raw->targets.items[k], r);
-	}
-	return 0;
+	route->strategy = ROUTER_ORDER;
+	config_check_strategy(f, raw->strategy, &route->strategy);
+	config_check_weights(route, f, raw->weights);
+	config_check_price_cap(f, raw->price_cap, &route->price_cap_nanousd);
+	config_check_duration(f, "patience", raw->patience, 0, NSEC_PER_DAY, &route->patience_ns);
+	return config_check_targets(c, i, f);
 }
 
 int config_check_routes(struct config *c, const struct config_raw *raw, struct config_report *r)
@@ -298,70 +474,4 @@ int config_check_routes(struct config *c, const struct config_raw *raw, struct c
 		failed = config_check_route(c, i, &raw->routes[i], r);
 	}
 	return failed ? failed : r->failed;
-}
-
-/* Of what the limit is. The name of a model is not looked up: providers have more than are
- * configured. */
-static void config_check_scope(const struct config *c, struct config_limit *limit, unsigned i,
-	const struct config_raw_limit *raw, struct config_report *r)
-{
-	char path[CONFIG_PATH_MAX];
-	const char *key = raw->provider ? "provider" : raw->model ? "model" : "user";
-
-	if (!!raw->provider + !!raw->model + !!raw->user != 1) {
-		snprintf(path, sizeof(path), "limits[%u]", i);
-		config_fail(r, path, "give exactly one of provider, model and user");
-		return;
-	}
-	limit->scope = raw->provider ? BUCKET_SCOPE_PROVIDER :
-		raw->model           ? BUCKET_SCOPE_MODEL :
-				       BUCKET_SCOPE_USER;
-	snprintf(path, sizeof(path), "limits[%u].%s", i, key);
-	limit->name = config_take_word(r, path,
-		raw->provider      ? raw->provider :
-			raw->model ? raw->model :
-				     raw->user);
-	if (raw->provider && limit->name)
-		(void)config_take_provider(c, r, path, str_of(limit->name));
-	for (unsigned k = 0; k < i && limit->name; k++)
-		if (c->limits[k].name && c->limits[k].scope == limit->scope &&
-			strcmp(c->limits[k].name, limit->name) == 0)
-			config_fail(
-				r, path, "\"%s\" is already limited by limits[%u]", limit->name, k);
-}
-
-static void config_check_limit(
-	struct config *c, unsigned i, const struct config_raw_limit *raw, struct config_report *r)
-{
-	struct config_limit *limit = &c->limits[i];
-	char path[CONFIG_PATH_MAX], quoted[CONFIG_TEXT_MAX + 8];
-
-	config_check_scope(c, limit, i, raw, r);
-	snprintf(path, sizeof(path), "limits[%u].requests", i);
-	if (!raw->requests)
-		config_fail(r, path, "is required; " CONFIG_RATE_TEXT);
-	else if (!config_parse_rate(raw->requests, &limit->limit, &limit->window_ns))
-		config_fail(r, path, "\"%s\" is not a rate; " CONFIG_RATE_TEXT,
-			config_quote(raw->requests, quoted));
-	else
-		limit->burst = config_default_burst(limit->limit, limit->window_ns);
-	snprintf(path, sizeof(path), "limits[%u].burst", i);
-	if (raw->burst && (!config_parse_count(raw->burst, &limit->burst) || limit->burst == 0))
-		config_fail(r, path, "\"%s\" is not allowed; write a whole number from 1",
-			config_quote(raw->burst, quoted));
-}
-
-int config_check_limits(struct config *c, const struct config_raw *raw, struct config_report *r)
-{
-	unsigned count =
-		config_check_entries(r, "limits", raw ? raw->limit_count : 0, CONFIG_LIMITS_MAX);
-
-	c->limits = calloc(count + 1, sizeof(*c->limits));
-	if (!c->limits)
-		return error_origin(-ENOMEM);
-	for (unsigned i = 0; i < count; i++) {
-		c->limit_count++;
-		config_check_limit(c, i, &raw->limits[i], r);
-	}
-	return r->failed;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include "shm/bucket.h"
 
 struct config_unit {
 	const char *name;
@@ -83,10 +84,96 @@ bool config_parse_count(const char *text, uint64_t *value)
 	return rest && *rest == '\0';
 }
 
+/* Digits and perhaps k or M; what follows, or NULL. */
+static const char *config_amount(const char *text, uint64_t *value)
+{
+	const char *rest = config_digits(text, value);
+	uint64_t factor = !rest ? 1 : *rest == 'k' ? 1000 : *rest == 'M' ? 1000000 : 1;
+
+	if (!rest || *value > CONFIG_COUNT_MAX / factor)
+		return NULL;
+	*value *= factor;
+	return rest + (factor > 1);
+}
+
+bool config_parse_amount(const char *text, uint64_t *value)
+{
+	const char *rest = config_amount(text, value);
+
+	return rest && *rest == '\0';
+}
+
+const char *config_parse_decimal(const char *text, unsigned places, uint64_t *value)
+{
+	const char *rest = config_digits(text, value);
+	uint64_t scale = 1, fraction = 0, weight;
+
+	for (unsigned i = 0; i < places; i++)
+		scale *= 10;
+	if (!rest || *value >= UINT64_MAX / scale)
+		return NULL;
+	*value *= scale;
+	if (*rest != '.')
+		return rest;
+	weight = scale / 10;
+	if (rest[1] < '0' || rest[1] > '9')
+		return NULL;
+	for (rest++; *rest >= '0' && *rest <= '9'; rest++, weight /= 10) {
+		if (weight == 0 && *rest != '0')
+			return NULL;
+		fraction += (uint64_t)(*rest - '0') * weight;
+	}
+	*value += fraction;
+	return rest;
+}
+
+bool config_parse_percent(const char *text, unsigned *value)
+{
+	uint64_t n;
+	const char *rest = config_digits(text, &n);
+
+	*value = (unsigned)n;
+	return rest && strcmp(rest, "%") == 0 && n <= 100;
+}
+
+const char *config_parse_money(const char *text, uint64_t *nanousd)
+{
+	bool dollar = *text == '$';
+	const char *rest = config_parse_decimal(text + dollar, 9, nanousd);
+
+	if (!rest || *nanousd > BUCKET_MONEY_MAX)
+		return NULL;
+	if (dollar)
+		return rest;
+	return strncmp(rest, " USD", 4) == 0 ? rest + 4 : NULL;
+}
+
+bool config_parse_money_rate(const char *text, uint64_t *nanousd, uint64_t *window_ns)
+{
+	const char *rest = config_parse_money(text, nanousd);
+
+	if (!rest || *nanousd == 0)
+		return false;
+	*window_ns = strcmp(rest, "/day") == 0 ? NSEC_PER_DAY : BUCKET_WINDOW_MONTH;
+	return *window_ns == NSEC_PER_DAY || strcmp(rest, "/month") == 0;
+}
+
+void config_format_money(uint64_t nanousd, char out[CONFIG_TEXT_MAX])
+{
+	char fraction[16];
+	size_t length;
+
+	snprintf(fraction, sizeof(fraction), "%09" PRIu64, nanousd % NSEC_PER_SEC);
+	for (length = strlen(fraction); length > 0 && fraction[length - 1] == '0'; length--)
+		fraction[length - 1] = '\0';
+	snprintf(out, CONFIG_TEXT_MAX, "%" PRIu64 "%s%s USD", nanousd / NSEC_PER_SEC,
+		length ? "." : "", fraction);
+}
+
 bool config_parse_rate(const char *text, uint64_t *limit, uint64_t *window_ns)
 {
 	const struct config_unit *unit;
-	const char *rest = config_digits(text, limit);
+	const char *rest = config_amount(text, limit);
 
 	if (!rest || *rest != '/' || *limit == 0)
 		return false;
@@ -115,26 +202,37 @@ uint64_t config_default_burst(uint64_t limit, uint64_t window_ns)
 	return max_u64(1, (limit + seconds - 1) / seconds);
 }
 
+uint64_t config_default_token_burst(uint64_t limit, uint64_t window_ns)
+{
+	uint64_t minute = 60 * NSEC_PER_SEC;
+
+	return window_ns < minute ? limit * (minute / window_ns) : limit;
+}
+
+const struct config_template_key config_template_keys[CONFIG_TEMPLATE_KEYS] = {
+	{ "per_user", BUCKET_SCOPE_USER },
+	{ "per_model", BUCKET_SCOPE_MODEL },
+	{ "per_provider", BUCKET_SCOPE_PROVIDER },
+	{ "per_key", BUCKET_SCOPE_KEY },
+	{ "per_user_model", BUCKET_SCOPE_USER | BUCKET_SCOPE_MODEL },
+	{ "per_user_provider", BUCKET_SCOPE_USER | BUCKET_SCOPE_PROVIDER },
+	{ "per_user_key", BUCKET_SCOPE_USER | BUCKET_SCOPE_KEY },
+	{ "per_model_provider", BUCKET_SCOPE_MODEL | BUCKET_SCOPE_PROVIDER },
+	{ "per_model_key", BUCKET_SCOPE_MODEL | BUCKET_SCOPE_KEY },
+	{ "per_provider_key", BUCKET_SCOPE_PROVIDER | BUCKET_SCOPE_KEY },
+};
+
+const char *const config_capabilities[CONFIG_CAPABILITIES] = { "tools", "vision", "json",
+	"reasoning", "streaming" };
+
 bool config_parse_price(const char *text, int64_t *pico_usd_per_token)
 {
-	const char *rest;
-	uint64_t whole, millionths = 0, weight = 100000;
-
-	rest = config_digits(text, &whole);
-	if (!rest || whole > 10000)
-		return false;
-	if (*rest == '.') {
-		if (rest[1] == '\0')
-			return false;
-		for (rest++; *rest >= '0' && *rest <= '9'; rest++, weight /= 10) {
-			if (weight == 0 && *rest != '0')
-				return false;
-			millionths += (uint64_t)(*rest - '0') * weight;
-		}
-	}
+	uint64_t value;
 	/* 1 USD per million tokens is 10^6 pico-USD per token. */
-	*pico_usd_per_token = (int64_t)(whole * 1000000 + millionths);
-	return *rest == '\0' && *pico_usd_per_token <= INT64_C(10000) * 1000000;
+	const char *rest = config_parse_decimal(text, 6, &value);
+
+	*pico_usd_per_token = rest ? (int64_t)value : -1;
+	return rest && *rest == '\0' && value <= UINT64_C(10000) * 1000000;
 }
 
 void config_format_price(int64_t pico, char out[CONFIG_TEXT_MAX])

@@ -214,6 +214,14 @@ struct str config_where_text(const struct config_where *w, int node)
 	return str_make(n->data.scalar.value, n->data.scalar.length);
 }
 
+/* libyaml ends what it keeps of a scalar with a NUL that its length does not count. */
+const char *config_where_string(const struct config_where *w, int node)
+{
+	const yaml_node_t *n = config_where_node(w, node);
+
+	return n && n->type == YAML_SCALAR_NODE ? (const char *)n->data.scalar.value : NULL;
+}
+
 struct config_position config_where_position(const struct config_where *w, int node)
 {
 	const yaml_node_t *n = config_where_node(w, node);
@@ -232,7 +240,8 @@ static int config_where_member(const struct config_where *w, int node, struct st
 	return 0;
 }
 
-int config_where_find(const struct config_where *w, const char *path)
+/* As far down the path as there are nodes; *rest: the part that there is none for. */
+static int config_where_follow(const struct config_where *w, const char *path, const char **rest)
 {
 	int node = config_where_root(w);
 
@@ -240,6 +249,7 @@ int config_where_find(const struct config_where *w, const char *path)
 		size_t length = strcspn(path, ".[");
 		int next = node;
 
+		*rest = path;
 		if (length > 0) {
 			next = config_where_member(w, node, str_make(path, length));
 			path += length;
@@ -250,8 +260,24 @@ int config_where_find(const struct config_where *w, const char *path)
 			path++;
 		}
 		if (!next)
-			break;
+			return node;
 		node = next;
 	}
+	*rest = path;
 	return node;
+}
+
+int config_where_get(const struct config_where *w, const char *path)
+{
+	const char *rest = path;
+	int node = config_where_follow(w, path, &rest);
+
+	return *rest == '\0' ? node : 0;
+}
+
+int config_where_find(const struct config_where *w, const char *path)
+{
+	const char *rest;
+
+	return config_where_follow(w, path, &rest);
 }

@@ -54,6 +54,11 @@ int config_where_value(const struct config_where *w, int node, size_t i);
 /* Bytes of a scalar; may hold NUL when the file escaped one. */
 struct str config_where_text(const struct config_where *w, int node);
 
+/* The same, NUL-terminated; NULL: not a scalar. Lives as long as w. */
+const char *config_where_string(const struct config_where *w, int node);
+
 struct config_position config_where_position(const struct config_where *w, int node);
-/* The node of a path such as "limits[2].requests", or the nearest one above it that exists. */
+/* The node of a path such as "limits[2].requests"; 0: there is none. */
+int config_where_get(const struct config_where *w, const char *path);
+/* The same, or the nearest one above it that exists. */
 int config_where_find(const struct config_where *w, const char *path);

@@ -2,7 +2,6 @@
 
 #include <ctype.h>
 #include <strings.h>
-#include <time.h>
 #include "base/aux.h"
 #include "daemon/formats/value.h"
 #include "daemon/formats/format.h"
@@ -256,70 +255,4 @@ enum status errors_classify(const struct family *family, unsigned http_status, s
 	else if (body.length && body.data[0] != '<' && body.data[0] != '{')
 		report.message = body;
 	return fill(family, &report, http_status, text, error);
-}
-
-/* Digits with an optional fraction, in units of unit_ns; false for anything else. */
-static bool parse_decimal(struct str text, uint64_t unit_ns, uint64_t *out)
-{
-	uint64_t value = 0, scale = unit_ns;
-	size_t i = 0;
-
-	for (; i < text.length && isdigit((unsigned char)text.data[i]); i++)
-		value = min_u64(value * 10 + (uint64_t)(text.data[i] - '0'),
-			FORMAT_RETRY_AFTER_MAX_NS / unit_ns);
-	if (i == 0)
-		return false;
-	value *= unit_ns;
-	if (i < text.length && text.data[i] == '.') {
-		for (i++; i < text.length && isdigit((unsigned char)text.data[i]); i++) {
-			scale /= 10;
-			value += (uint64_t)(text.data[i] - '0') * scale;
-		}
-	}
-	*out = min_u64(value, FORMAT_RETRY_AFTER_MAX_NS);
-	return i == text.length;
-}
-
-static uint64_t parse_date(struct str text, uint64_t now_unix_ns)
-{
-	char copy[40];
-	struct tm tm = { 0 };
-	const char *end;
-	time_t at;
-
-	if (text.length >= sizeof(copy))
-		return 0;
-	memcpy(copy, text.data, text.length);
-	copy[text.length] = 0;
-	end = strptime(copy, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-	at = end && *end == 0 ? timegm(&tm) : 0;
-	if (at <= 0 || (uint64_t)at <= now_unix_ns / NSEC_PER_SEC)
-		return 0;
-	if ((uint64_t)at - now_unix_ns / NSEC_PER_SEC > FORMAT_RETRY_AFTER_MAX_NS / NSEC_PER_SEC)
-		return FORMAT_RETRY_AFTER_MAX_NS;
-	return (uint64_t)at * NSEC_PER_SEC - now_unix_ns;
-}
-
-static struct str trim(struct str s)
-{
-	while (s.length && (s.data[0] == ' ' || s.data[0] == '\t'))
-		s = str_make(s.data + 1, s.length - 1);
-	while (s.length && (s.data[s.length - 1] == ' ' || s.data[s.length - 1] == '\t'))
-		s.length--;
-	return s;
-}
-
-uint64_t format_retry_after_ns(
-	struct str retry_after_ms, struct str retry_after, uint64_t now_unix_ns)
-{
-	uint64_t wait;
-
-	if (parse_decimal(trim(retry_after_ms), NSEC_PER_MSEC, &wait) && wait > 0)
-		return wait;
-	retry_after = trim(retry_after);
-	if (retry_after.length == 0)
-		return 0;
-	if (parse_decimal(retry_after, NSEC_PER_SEC, &wait))
-		return wait;
-	return parse_date(retry_after, now_unix_ns);
 }

@@ -45,8 +45,6 @@ struct format_sink {
 	void *context;
 };
 
-#define FORMAT_RETRY_AFTER_MAX_NS (UINT64_C(24) * 3600 * 1000000000)
-
 struct format_decoder;
 
 struct format {
@@ -96,11 +94,3 @@ enum status format_decoder_classify(
 	struct format_decoder *d, unsigned http_status, struct str body, struct msg_error *error);
 /* Text bytes handed to the sink so far. */
 uint64_t format_decoder_received(const struct format_decoder *d);
-
-/*
- * The wait a provider asks for, from its headers (empty views when absent): retry-after-ms if
- * above 0, else retry-after as seconds, whole or decimal, or as an HTTP date against
- * now_unix_ns. At most FORMAT_RETRY_AFTER_MAX_NS; 0 for none and for nonsense.
- */
-uint64_t format_retry_after_ns(
-	struct str retry_after_ms, struct str retry_after, uint64_t now_unix_ns);

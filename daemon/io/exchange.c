@@ -492,3 +492,9 @@ struct str exchange_header(const struct exchange *x, const char *name)
 {
 	return http1_header(x->parser, name);
 }
+
+void exchange_each_header(const struct exchange *x,
+	void (*fn)(void *context, struct str name, struct str value), void *context)
+{
+	http1_each_header(x->parser, fn, context);
+}

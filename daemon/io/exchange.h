@@ -36,7 +36,7 @@ struct exchange_lane_options {
 };
 
 struct exchange_events {
-	/* The response's head. Use exchange_header(). */
+	/* The response's head. Use exchange_header() and exchange_each_header(). */
 	void (*head)(void *context, struct exchange *x, unsigned http_status);
 	void (*body)(void *context, struct exchange *x, struct str bytes);
 	/* Exactly once, last, never from inside exchange_start(): STATUS_OK for a complete response
@@ -76,3 +76,6 @@ void exchange_resume(struct exchange *x);
 bool exchange_has_sent(const struct exchange *x);
 /* First response header of that name, valid during head(). */
 struct str exchange_header(const struct exchange *x, const char *name);
+/* Each response header in order, names in any case; valid during head(). */
+void exchange_each_header(const struct exchange *x,
+	void (*fn)(void *context, struct str name, struct str value), void *context);

@@ -233,24 +233,42 @@ unsigned http1_status(const struct http1 *p)
 	return p->parser.status_code;
 }
 
-/* The next header of that name from *at on; data NULL: there is none. */
-static struct str http1_next_header(const struct http1 *p, const char *name, size_t *at)
+/* The field at *at; false: there is none. */
+static bool http1_next_field(const struct http1 *p, size_t *at, struct str *name, struct str *value)
 {
 	struct str all = buffer_str(&p->fields);
 
-	while (*at < all.length) {
-		bool found = strcasecmp(all.data + *at, name) == 0;
-		struct str value;
+	if (*at >= all.length)
+		return false;
+	*name = str_of(all.data + *at);
+	*at += name->length + 1;
+	if (*at >= all.length)
+		return false;
+	*value = str_of(all.data + *at);
+	*at += value->length + 1;
+	*value = http1_trim(*value);
+	return true;
+}
 
-		*at += strlen(all.data + *at) + 1;
-		if (*at >= all.length)
-			break;
-		value = str_of(all.data + *at);
-		*at += value.length + 1;
-		if (found)
-			return http1_trim(value);
-	}
+/* The next header of that name from *at on; data NULL: there is none. */
+static struct str http1_next_header(const struct http1 *p, const char *name, size_t *at)
+{
+	struct str found, value;
+
+	while (http1_next_field(p, at, &found, &value))
+		if (strcasecmp(found.data, name) == 0)
+			return value;
 	return STR_NULL;
+}
+
+void http1_each_header(const struct http1 *p,
+	void (*fn)(void *context, struct str name, struct str value), void *context)
+{
+	struct str name, value;
+	size_t at = 0;
+
+	while (http1_next_field(p, &at, &name, &value))
+		fn(context, name, value);
 }
 
 struct str http1_header(const struct http1 *p, const char *name)

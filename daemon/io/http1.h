@@ -54,5 +54,8 @@ unsigned http1_status(const struct http1 *p);
 /* First header of that name (case-insensitive); empty when absent. Valid during head() only: the
  * fields are freed after it. */
 struct str http1_header(const struct http1 *p, const char *name);
+/* Each header in the order of the response, names as it wrote them. Valid during head() only. */
+void http1_each_header(const struct http1 *p,
+	void (*fn)(void *context, struct str name, struct str value), void *context);
 /* Whether every header of that name has that value (case-insensitive); true when there is none. */
 bool http1_header_is_only(const struct http1 *p, const char *name, const char *value);

@@ -39,6 +39,12 @@ static int repack(uint8_t type, struct str body, struct buffer *out, const char 
 		REPACK(welcome, );
 	case FRAME_SUBMIT:
 		REPACK(submit, ID, );
+	case FRAME_RESOLVE:
+		REPACK(resolve, ID, );
+	case FRAME_COMMAND:
+		REPACK(command, ID, );
+	case FRAME_DONE:
+		REPACK(done, ID, );
 	case FRAME_STATUS_REPLY:
 		REPACK(status_reply, ID, );
 	case FRAME_START:
@@ -67,8 +73,8 @@ static int pack_example(unsigned n, struct buffer *b)
 	case 0:
 		return msg_pack_hello(b, &(struct msg_hello){ 1, 2, 3, text, true });
 	case 1:
-		return msg_pack_welcome(
-			b, &(struct msg_welcome){ 1, MSG_ROLE_PARTICIPANT, 2, 3, 4, text, true });
+		return msg_pack_welcome(b,
+			&(struct msg_welcome){ 1, MSG_ROLE_PARTICIPANT, 2, 3, 4, text, true, 5 });
 	case 2:
 		return msg_pack_submit(
 			b, ID, &(struct msg_submit){ text, text, text, text, 5, str_of("{}") });
@@ -89,6 +95,12 @@ static int pack_example(unsigned n, struct buffer *b)
 		return msg_pack_text(b, ID, FRAME_TEXT, text);
 	case 10:
 		return msg_pack_cancel(b, ID);
+	case 11:
+		return msg_pack_resolve(b, ID, &(struct msg_resolve){ text, text, text, text });
+	case 12:
+		return msg_pack_command(b, ID, &(struct msg_command){ text, text });
+	case 13:
+		return msg_pack_done(b, ID, &(struct msg_done){ STATUS_BUSY, text });
 	default:
 		return 1;
 	}

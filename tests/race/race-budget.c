@@ -26,7 +26,7 @@
 #include <unistd.h>
 #include "base/aux.h"
 #include "base/clock.h"
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 #include "tests/unit/splitmix.h"
 
 #define PROCESSES_MAX 64
@@ -104,11 +104,14 @@ static void open_sets(
 			char user[32];
 
 			snprintf(user, sizeof(user), "user-%d", me);
-			if (!bucket_set_add(&sets[i], r, BUCKET_SCOPE_USER, str_of(user)) ||
-				!bucket_set_add(&sets[i], r, BUCKET_SCOPE_MODEL, str_of(name)))
+			if (!bucket_set_add(&sets[i], r, BUCKET_SCOPE_USER, BUCKET_REQUESTS,
+				    str_of(user)) ||
+				!bucket_set_add(&sets[i], r, BUCKET_SCOPE_MODEL, BUCKET_REQUESTS,
+					str_of(name)))
 				_exit(2);
 		}
-		if (!bucket_set_add(&sets[i], r, BUCKET_SCOPE_PROVIDER, str_of(name)))
+		if (!bucket_set_add(
+			    &sets[i], r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(name)))
 			_exit(2);
 	}
 }
@@ -160,9 +163,10 @@ static void start_worker(struct run *run, int i)
 /* ---- parent ---- */
 
 static void configure(
-	struct run *run, enum bucket_scope scope, const char *name, uint64_t rate, uint64_t burst)
+	struct run *run, uint64_t scope, const char *name, uint64_t rate, uint64_t burst)
 {
-	struct bucket_limit limit = { scope, str_of(name), rate, NSEC_PER_SEC, burst };
+	struct bucket_limit limit = { scope, BUCKET_REQUESTS, BUCKET_RATE, BUCKET_ORIGIN_CONFIG,
+		str_of(name), rate, NSEC_PER_SEC, burst };
 
 	if (bucket_configure(&run->region, &limit, run->start_ns) < 0)
 		die("bucket_configure");
@@ -198,7 +202,7 @@ static void open_region(struct run *run)
 	memcpy(run->boot_id, owner.boot_id, sizeof(run->boot_id));
 	fd = mkostemp(run->path, O_CLOEXEC);
 	run->start_ns = clock_boottime_ns();
-	if (fd < 0 || region_create(&run->region, fd, &owner, run->start_ns, false) < 0)
+	if (fd < 0 || region_create(&run->region, fd, &owner, NULL, run->start_ns, false) < 0)
 		die(run->path);
 	close(fd);
 	run->board = mmap(NULL, sizeof(*run->board), PROT_READ | PROT_WRITE,
@@ -243,7 +247,8 @@ static uint64_t bucket_admitted(const struct run *run, size_t lane)
 	char name[32];
 
 	lane_name(name, sizeof(name), lane);
-	if (!bucket_set_add(&set, &run->region, BUCKET_SCOPE_PROVIDER, str_of(name)) ||
+	if (!bucket_set_add(
+		    &set, &run->region, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(name)) ||
 		!bucket_view(&run->region, set.index[0], run->end_ns, &view))
 		die("bucket_view");
 	return view.admitted;

@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include "base/aux.h"
 #include "base/clock.h"
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 #include "shm/participant.h"
 #include "shm/timebase.h"
 #include "tests/unit/splitmix.h"
@@ -40,13 +40,14 @@ struct race {
 	uint64_t admitted[THREADS][2];
 };
 
-static void limit(struct race *r, struct bucket_set *set, enum bucket_scope scope, const char *name,
+static void limit(struct race *r, struct bucket_set *set, uint64_t scope, const char *name,
 	uint64_t rate, uint64_t burst)
 {
-	struct bucket_limit l = { scope, str_of(name), rate, NSEC_PER_SEC, burst };
+	struct bucket_limit l = { scope, BUCKET_REQUESTS, BUCKET_RATE, BUCKET_ORIGIN_CONFIG,
+		str_of(name), rate, NSEC_PER_SEC, burst };
 
 	CHECK(bucket_configure(&r->region, &l, atomic_load(&r->now)) >= 0);
-	CHECK(bucket_set_add(set, &r->region, scope, l.name));
+	CHECK(bucket_set_add(set, &r->region, scope, BUCKET_REQUESTS, l.name));
 }
 
 /* The region's own clock is the threads'. */
@@ -64,7 +65,7 @@ static void race_open(struct race *r)
 	char name[16];
 
 	*r = (struct race){ .now = clock_boottime_ns() };
-	CHECK(fd >= 0 && region_create(&r->region, fd, &owner, r->now, false) == 0);
+	CHECK(fd >= 0 && region_create(&r->region, fd, &owner, NULL, r->now, false) == 0);
 	close(fd);
 	race_now = &r->now;
 	r->region.clock_ns = race_clock;
@@ -123,7 +124,8 @@ static void *observe(void *arg)
 		struct bucket_view v = view_of(r, r->shared.index[0]);
 
 		CHECK(v.available <= v.burst && v.limit == 100000);
-		bucket_peek(&r->region, &r->levels[0], 1, atomic_load(&r->now));
+		bucket_peek(&r->region, &r->levels[0], &(struct bucket_cost){ .requests = 1 },
+			atomic_load(&r->now));
 	}
 	return NULL;
 }
@@ -192,18 +194,22 @@ static void losers_give_back(void)
 	race_open(&r);
 	d.race = &r;
 	for (int i = 0; i < DAYS; i++) {
-		struct bucket_limit one = { BUCKET_SCOPE_PROVIDER, STR_NULL, 1, DAY_NS, 1 };
-		struct bucket_limit all = { BUCKET_SCOPE_USER, str_of("u"), 1, DAY_NS, 2 * DAYS };
+		struct bucket_limit one = { BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, BUCKET_RATE,
+			BUCKET_ORIGIN_CONFIG, STR_NULL, 1, DAY_NS, 1 };
+		struct bucket_limit all = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+			BUCKET_ORIGIN_CONFIG, str_of("u"), 1, DAY_NS, 2 * DAYS };
 		char name[16];
 
 		snprintf(name, sizeof(name), "p-%d", i);
 		one.name = str_of(name);
 		CHECK(bucket_configure(&r.region, &all, r.now) >= 0);
 		CHECK(bucket_configure(&r.region, &one, r.now) >= 0);
-		CHECK(bucket_set_add(&d.set[i], &r.region, BUCKET_SCOPE_USER, all.name));
-		CHECK(bucket_set_add(&d.set[i], &r.region, BUCKET_SCOPE_PROVIDER, one.name));
+		CHECK(bucket_set_add(
+			&d.set[i], &r.region, BUCKET_SCOPE_USER, BUCKET_REQUESTS, all.name));
+		CHECK(bucket_set_add(
+			&d.set[i], &r.region, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, one.name));
 	}
-	CHECK(bucket_set_add(&user, &r.region, BUCKET_SCOPE_USER, str_of("u")));
+	CHECK(bucket_set_add(&user, &r.region, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of("u")));
 	CHECK(pthread_create(&other, NULL, fight, &d) == 0);
 	fight(&d);
 	pthread_join(other, NULL);

@@ -231,7 +231,11 @@ static int prepare(const char *names[static 5])
 	if (r == 0 && names[2])
 		r = llmkit_request_set_user(load.request, names[2]);
 	if (r == 0 && names[4])
-		r = llmkit_limits_open(load.kit, names[3], NULL, names[4], &load.limits);
+		r = llmkit_limits_open(load.kit,
+			&(struct llmkit_scope){ .size = sizeof(struct llmkit_scope),
+				.provider = names[3],
+				.user = names[4] },
+			&load.limits);
 	return r;
 }
 

@@ -131,7 +131,10 @@ static int open_all(const char *model, llmkit **kit, llmkit_request **request,
 	if (r == 0)
 		r = llmkit_request_set_stream(*request, true);
 	if (r == 0)
-		r = llmkit_limits_open(*kit, NULL, NULL, "forks", limits);
+		r = llmkit_limits_open(*kit,
+			&(struct llmkit_scope){
+				.size = sizeof(struct llmkit_scope), .user = "forks" },
+			limits);
 	return r == 0 ? llmkit_submit(*kit, *request, stream) : r;
 }
 

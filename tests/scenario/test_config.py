@@ -220,13 +220,20 @@ def test_a_good_file_is_printed_and_what_is_printed_is_good():
             providers=[host.provider('openai', fake), host.provider('groq', fake, key={'env': 'MY_KEY'})],
             models=[{'name': 'small', 'provider': 'openai', 'upstream': 'gpt-4o-mini',
                      'price': {'input': '0.15', 'output': '0.60'}}],
-            routes=[{'name': 'any', 'targets': ['small', 'groq/llama']}],
-            limits=[{'user': 'alice', 'requests': '10/min', 'burst': 3}],
+            routes=[{'name': 'any', 'targets': ['small', 'groq/llama']},
+                    {'name': 'best', 'strategy': 'balanced', 'price_cap': '0.07 USD',
+                     'targets': [{'target': 'small', 'weight': 3}, 'groq/llama']}],
+            limits=[{'user': 'alice', 'requests': '10/min', 'burst': 3, 'money': '$2.5/month'},
+                    {'user': 'bob', 'model': 'small', 'tokens': '40k/min'}],
+            templates={'per_user': 'default', 'per_key': {'concurrency': 77}},
+            tables={'limits': 5000},
             access={'observers': {'everyone': True}}, drain_timeout='5s')
         with open(host.config, encoding='utf-8') as file:
             first = check_config(host, file.read())
         equal((first.returncode, first.stderr), (0, ''), 'good')
-        for word in ('small', 'gpt-4o-mini', 'groq/llama', 'alice', '10/min', 'MY_KEY', host.key_file, '5s'):
+        for word in ('small', 'gpt-4o-mini', 'groq/llama', 'alice', '10/min', 'MY_KEY', host.key_file, '5s',
+                     'balanced', '0.07 USD', '2.5 USD/month', '40000/min', 'concurrency: 77', 'limits: 5000',
+                     'breaker: production'):
             check(word in first.stdout, f'{word} is in:\n{first.stdout}')
         check(KEY not in first.stdout, 'no key')
         second = check_config(host, first.stdout)
@@ -242,7 +249,13 @@ BAD_FILES = (
      ('never written in the configuration',)),
     ('limits:\n  - {provider: x, requests: 10}\n', 2, 0, ('10',)),
     ('limits:\n  - {requests: 10/s}\n', 2, 0, ('provider', 'model', 'user')),
+    ('limits:\n  - {user: a, tokens: 10k}\n', 2, 23, ('10k', '400k/min')),
+    ('limits:\n  - {user: a, money: 5 USD/h}\n', 2, 22, ('5 USD/h', 'USD/month')),
+    ('limits:\n  - {user: a, tokens: 1/s, requests: 1/s, burst: 3}\n', 2, 50, ('several resources',)),
+    ('templates: {per_user: many}\n', 1, 23, ('many', 'unlimited')),
+    ('tables: {limits: 0}\n', 1, 18, ('0', '524288')),
     ('routes:\n  - {name: a, targets: [nosuch/m]}\n', 2, 0, ('nosuch',)),
+    ('routes:\n  - {name: a, strategy: best, targets: [x/m]}\n', 2, 25, ('best', 'round_robin')),
     ('log: {level: loud}\n', 1, 14, ('loud', 'debug')),
     ('drain_timeout: soon\n', 1, 16, ('soon',)),
     ('connections_per_user: -1\n', 1, 23, ('-1',)),

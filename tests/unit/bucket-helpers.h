@@ -2,7 +2,7 @@
 
 /* What tests of budgets share: taking, looking, and the provider's own exact bucket. */
 
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 #include "shm/layout.h"
 #include "tests/unit/shm-fixture.h"
 
@@ -47,6 +47,12 @@ static inline struct bucket_view view_of(
 static inline struct layout_bucket *row_of(const struct fixture *f, const struct bucket_set *set)
 {
 	return &f->r.bucket[set->index[0]];
+}
+
+static inline struct layout_bucket_name *name_of(
+	const struct fixture *f, const struct bucket_set *set)
+{
+	return &f->r.bucket_name[set->index[0]];
 }
 
 /* The provider's own bucket, exact in 128 bits: one unit weighs window_ns, limit leaks each ns. */

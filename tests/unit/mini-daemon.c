@@ -17,7 +17,8 @@
 #include "base/clock.h"
 #include "base/process.h"
 #include "proto/status.h"
-#include "shm/bucket.h"
+#include "shm/breaker.h"
+#include "shm/participant.h"
 
 #define PEERS_MAX 256
 #define JOBS_MAX 256
@@ -34,7 +35,8 @@ struct job { /* a request that goes on */
 };
 
 struct peer {
-	int fd; /* -1: free */
+	int fd;  /* -1: free */
+	int row; /* of the participants; -1: none */
 	bool welcomed, closing, blocked;
 	struct buffer in, out;
 	struct job job[JOBS_MAX];
@@ -43,6 +45,7 @@ struct peer {
 
 struct server {
 	const struct mini *mini;
+	struct region region; /* the test's mapping, as a daemon may use it */
 	const struct mini_script *script;
 	int listener;
 	bool ending;
@@ -134,7 +137,7 @@ static void answer_error(struct peer *p, uint64_t id)
 		.provider = str_of("mini"),
 		.http_status = 429,
 		.retry_after_ns = 7000000000,
-		.limit = str_of("user ann"),
+		.limit = str_of("user ann requests"),
 		.received = 12,
 	};
 
@@ -261,6 +264,19 @@ static int region_to_send(const struct server *s)
 		path, (s->script->role == MSG_ROLE_PARTICIPANT ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 }
 
+static uint64_t owner_of(struct server *s, struct peer *p)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	if (s->script->role != MSG_ROLE_PARTICIPANT || s->script->no_owner)
+		return 0;
+	check(getsockopt(p->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0);
+	p->row =
+		participant_claim(&s->region, (uint64_t)peer.pid, 1, peer.uid, clock_boottime_ns());
+	return p->row < 0 ? 0 : participant_owner(&s->region, (uint32_t)p->row);
+}
+
 static void welcome(struct server *s, struct peer *p)
 {
 	int fd = region_to_send(s);
@@ -271,6 +287,7 @@ static void welcome(struct server *s, struct peer *p)
 		.body_max = s->script->body_max ? s->script->body_max : FRAME_BODY_MAX,
 		.daemon = str_of("mini/1"),
 		.control = fd >= 0,
+		.owner = s->script->mute ? 0 : owner_of(s, p),
 	};
 	union {
 		char bytes[CMSG_SPACE(3 * sizeof(int))];
@@ -303,9 +320,117 @@ static void welcome(struct server *s, struct peer *p)
 	buffer_deinit(&frame);
 }
 
+/* ---- limits and commands ---- */
+
+static void put_done(
+	struct server *s, struct peer *p, uint64_t id, enum status status, const char *message)
+{
+	struct msg_done done = { .status = status, .message = str_of(message) };
+
+	if (s->script->deaf)
+		return;
+	if (s->script->odd)
+		put_end(p, id);
+	else
+		check(msg_pack_done(&p->out, id, &done) == 0);
+}
+
+static void resolve(struct server *s, struct peer *p, uint64_t id, const struct msg_resolve *m)
+{
+	const struct bucket_names names = {
+		.provider = m->provider, .model = m->model, .user = m->user, .key = m->key
+	};
+	int r;
+
+	if (s->script->resolve || s->script->lazy || s->script->deaf || s->script->odd) {
+		put_done(s, p, id, (enum status)s->script->resolve, "as the script says");
+		return;
+	}
+	r = bucket_instantiate(&s->region, &names, clock_boottime_ns());
+	put_done(s, p, id,
+		r == 0               ? STATUS_OK :
+			r == -ENOSPC ? STATUS_BUSY :
+				       STATUS_BAD_REQUEST,
+		"");
+}
+
+static uint32_t labelled(const struct server *s, struct str label)
+{
+	for (uint32_t row = 0; row < s->region.buckets; row++) {
+		struct bucket_view v;
+		char text[256];
+
+		if (!bucket_view(&s->region, row, clock_boottime_ns(), &v))
+			continue;
+		snprintf(text, sizeof(text), "%s %s %s", bucket_scope_name(v.scope), v.name,
+			bucket_resource_name(v.resource));
+		if (str_is(label, text))
+			return row;
+	}
+	return BUCKET_NONE;
+}
+
+static void command_limit(
+	struct server *s, struct peer *p, uint64_t id, const struct msg_command *m)
+{
+	uint32_t row = labelled(s, m->name);
+
+	if (row == BUCKET_NONE) {
+		put_done(s, p, id, STATUS_BAD_REQUEST, "no such limit");
+		return;
+	}
+	if (str_is(m->verb, "limit-reset"))
+		bucket_reset(&s->region, row, clock_boottime_ns());
+	else
+		bucket_unpause(&s->region, row);
+	put_done(s, p, id, STATUS_OK, "");
+}
+
+static void command_breaker(
+	struct server *s, struct peer *p, uint64_t id, const struct msg_command *m)
+{
+	uint32_t row = target_find(&s->region, m->name, NULL);
+	uint64_t now = clock_boottime_ns();
+
+	if (row == TARGET_NONE) {
+		put_done(s, p, id, STATUS_UNKNOWN_MODEL, "no such target");
+		return;
+	}
+	if (str_is(m->verb, "breaker-open"))
+		breaker_force_open(&s->region, row, now);
+	else if (str_is(m->verb, "breaker-close"))
+		breaker_force_close(&s->region, row, now);
+	else
+		breaker_reset(&s->region, row, now);
+	put_done(s, p, id, STATUS_OK, "");
+}
+
+static bool str_begins(struct str s, const char *with)
+{
+	return s.length >= strlen(with) && memcmp(s.data, with, strlen(with)) == 0;
+}
+
+static void command(struct server *s, struct peer *p, uint64_t id, const struct msg_command *m)
+{
+	if (s->script->role != MSG_ROLE_PARTICIPANT)
+		put_done(s, p, id, STATUS_REFUSED, "observers only look");
+	else if (str_is(m->verb, "reload"))
+		put_done(s, p, id, STATUS_INTERNAL, "llmkitd.yaml:3:1: no");
+	else if (str_begins(m->verb, "limit-"))
+		command_limit(s, p, id, m);
+	else if (str_begins(m->verb, "breaker-"))
+		command_breaker(s, p, id, m);
+	else
+		put_done(s, p, id, STATUS_BAD_REQUEST, "no such verb");
+}
+
+/* ---- frames of all kinds ---- */
+
 static void handle(struct server *s, struct peer *p, const struct frame_header *h, struct str body)
 {
 	struct msg_status_reply reply = { .json = str_of("{\"ok\":true}") };
+	struct msg_command act;
+	struct msg_resolve names;
 	struct msg_submit submit;
 	struct msg_hello hello;
 	const char *why;
@@ -326,18 +451,28 @@ static void handle(struct server *s, struct peer *p, const struct frame_header *
 	case FRAME_STATUS:
 		check(msg_pack_status_reply(&p->out, h->request_id, &reply) == 0);
 		break;
+	case FRAME_RESOLVE:
+		check(p->welcomed && msg_unpack_resolve(body, &names, &why) == MSG_OK);
+		resolve(s, p, h->request_id, &names);
+		break;
+	case FRAME_COMMAND:
+		check(p->welcomed && msg_unpack_command(body, &act, &why) == MSG_OK);
+		command(s, p, h->request_id, &act);
+		break;
 	default:
 		/* A frame torn by another thread's would end up here. */
 		check(!"known frame");
 	}
 }
 
-static void peer_close(struct peer *p)
+static void peer_close(struct server *s, struct peer *p)
 {
+	if (p->row >= 0)
+		participant_orphan(&s->region, (uint32_t)p->row);
 	close(p->fd);
 	buffer_deinit(&p->in);
 	buffer_deinit(&p->out);
-	*p = (struct peer){ .fd = -1 };
+	*p = (struct peer){ .fd = -1, .row = -1 };
 }
 
 static void peer_flush(struct peer *p)
@@ -363,7 +498,7 @@ static void peer_read(struct server *s, struct peer *p)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		peer_close(p);
+		peer_close(s, p);
 		return;
 	}
 	p->in.end += (size_t)n;
@@ -431,7 +566,7 @@ static void server_turn(struct server *s)
 		peer_pace(peer);
 		peer_flush(peer);
 		if (peer->closing)
-			peer_close(peer);
+			peer_close(s, peer);
 		if (s->ending)
 			_exit(0);
 	}
@@ -443,10 +578,11 @@ static void server_run(struct mini *m, const struct mini_script *script, int lis
 
 	check(s);
 	s->mini = m;
+	s->region = m->region;
 	s->script = script;
 	s->listener = listener;
 	for (int i = 0; i < PEERS_MAX; i++)
-		s->peer[i].fd = -1;
+		s->peer[i].fd = s->peer[i].row = -1;
 	for (;;)
 		server_turn(s);
 }
@@ -466,7 +602,8 @@ void mini_new_region(struct mini *m)
 	assert_true(m->region_fd >= 0);
 	assert_int_equal(process_boot_id(owner.boot_id), 0);
 	assert_int_equal(
-		region_create(&m->region, m->region_fd, &owner, clock_boottime_ns(), false), 0);
+		region_create(&m->region, m->region_fd, &owner, NULL, clock_boottime_ns(), false),
+		0);
 }
 
 void mini_init(struct mini *m)
@@ -492,15 +629,87 @@ void mini_deinit(struct mini *m)
 
 void mini_limit(struct mini *m, int scope, const char *name, uint64_t limit, uint64_t burst)
 {
-	struct bucket_limit l = {
-		.scope = (enum bucket_scope)scope,
+	const struct bucket_limit l = {
+		.scope = (uint64_t)scope,
+		.resource = BUCKET_REQUESTS,
+		.kind = BUCKET_RATE,
 		.name = str_of(name),
 		.limit = limit,
 		.window_ns = NSEC_PER_SEC,
 		.burst = burst,
 	};
 
-	assert_true(bucket_configure(&m->region, &l, clock_boottime_ns()) >= 0);
+	mini_limit_of(m, &l);
+}
+
+void mini_limit_of(struct mini *m, const struct bucket_limit *limit)
+{
+	assert_true(bucket_configure(&m->region, limit, clock_boottime_ns()) >= 0);
+}
+
+void mini_templates(struct mini *m, const struct bucket_limit *templates, unsigned count)
+{
+	assert_int_equal(
+		bucket_set_templates(&m->region, templates, count, clock_boottime_ns()), 0);
+}
+
+uint32_t mini_target(struct mini *m, const char *name, int64_t price_input, int64_t price_output)
+{
+	const struct breaker_settings settings = breaker_preset(BREAKER_PRODUCTION);
+	struct target_config c = {
+		.name = str_make(name, (size_t)(strchr(name, '/') - name)),
+		.provider = TARGET_NONE,
+		.price_input = -1,
+		.price_output = -1,
+		.price_cached = -1,
+		.available = true,
+	};
+	int provider = target_configure(&m->region, &c), row;
+
+	assert_true(provider >= 0);
+	breaker_configure(&m->region, (uint32_t)provider, &settings);
+	c.name = str_of(name);
+	c.provider = (uint32_t)provider;
+	c.price_input = price_input;
+	c.price_output = price_output;
+	c.capabilities = TARGET_CAPABILITIES;
+	row = target_configure(&m->region, &c);
+	assert_true(row >= 0);
+	breaker_configure(&m->region, (uint32_t)row, &settings);
+	return (uint32_t)row;
+}
+
+void mini_route(
+	struct mini *m, const char *name, enum router_strategy strategy, const char *const *names)
+{
+	struct router_route route = { .name = str_of(name), .strategy = strategy };
+
+	for (; names[route.count]; route.count++) {
+		route.target[route.count].row =
+			target_find(&m->region, str_of(names[route.count]), NULL);
+		route.target[route.count].weight = 1;
+		assert_true(route.target[route.count].row != TARGET_NONE);
+	}
+	assert_true(router_configure(&m->region, &route) >= 0);
+}
+
+uint32_t mini_row(
+	const struct mini *m, uint64_t scope, enum bucket_resource resource, const char *name)
+{
+	struct bucket_set set = { 0 };
+
+	return bucket_set_add(&set, &m->region, scope, resource, str_of(name)) ? set.index[0] :
+										 BUCKET_NONE;
+}
+
+struct bucket_view mini_view(
+	const struct mini *m, uint64_t scope, enum bucket_resource resource, const char *name)
+{
+	struct bucket_view view;
+
+	assert_true(bucket_view(
+		&m->region, mini_row(m, scope, resource, name), clock_boottime_ns(), &view));
+	return view;
 }
 
 void mini_start(struct mini *m, const struct mini_script *script)

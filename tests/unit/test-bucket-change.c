@@ -1,4 +1,4 @@
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -41,7 +41,7 @@ static inline void step_store(_Atomic uint64_t *word, uint64_t value, memory_ord
 #pragma push_macro("atomic_store_explicit")
 #undef atomic_store_explicit
 #define atomic_store_explicit step_store
-#include "shm/bucket.c"
+#include "shm/bucket_table.c"
 #pragma pop_macro("atomic_store_explicit")
 
 /* Its first reading comes between the look at what is owed and the CAS of it. */
@@ -72,7 +72,8 @@ static bool change_until(
 static uint64_t available_after_change(uint64_t rate, uint64_t burst, uint64_t taken)
 {
 	struct fixture f = fixture_open(false);
-	struct bucket_limit to = { BUCKET_SCOPE_USER, str_of("u"), rate, SECOND, burst };
+	struct bucket_limit to = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of("u"), rate, SECOND, burst };
 	struct bucket_set set;
 	uint64_t n;
 
@@ -168,7 +169,7 @@ static bool death_at_a_step_never_over_admits(
 		taken += drain(&f, &set, NOW);
 	assert_true(taken <= max_u64(10, cut->burst));
 	bucket_adopt(&f.r, NOW);
-	assert_int_equal(row_of(&f, &set)->changed_ns, NOW);
+	assert_int_equal(name_of(&f, &set)->changed_ns, NOW);
 	assert_int_equal(region_empty_since(&f.r), 0);
 	assert_true(bucket_configure(&f.r, next, NOW) >= 0);
 	assert_true(drain(&f, &set, NOW) <= (next->burst > taken ? next->burst - taken : 0));
@@ -179,11 +180,16 @@ static bool death_at_a_step_never_over_admits(
 static void death_while_changing_never_over_admits(void **state)
 {
 	static const struct bucket_limit targets[] = {
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 1000, SECOND, 20 }, /* faster, larger */
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 1000, SECOND, 8 },
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 10, SECOND, 20 }, /* slower */
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 10, SECOND, 8 },
-		{ BUCKET_SCOPE_USER, { "u", 1 }, 1, SECOND, 100 },
+		{ BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE, BUCKET_ORIGIN_CONFIG, { "u", 1 },
+			1000, SECOND, 20 }, /* faster, larger */
+		{ BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE, BUCKET_ORIGIN_CONFIG, { "u", 1 },
+			1000, SECOND, 8 },
+		{ BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE, BUCKET_ORIGIN_CONFIG, { "u", 1 },
+			10, SECOND, 20 }, /* slower */
+		{ BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE, BUCKET_ORIGIN_CONFIG, { "u", 1 },
+			10, SECOND, 8 },
+		{ BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE, BUCKET_ORIGIN_CONFIG, { "u", 1 },
+			1, SECOND, 100 },
 	};
 
 	(void)state;
@@ -200,7 +206,8 @@ static void death_while_changing_never_over_admits(void **state)
 
 static void reconfigure(struct fixture *f, uint64_t rate, uint64_t burst, uint64_t now_ns)
 {
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("u"), rate, SECOND, burst };
+	struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of("u"), rate, SECOND, burst };
 
 	assert_true(bucket_configure(&f->r, &limit, now_ns) >= 0);
 }
@@ -250,7 +257,8 @@ static void lowered_burst_tells_the_exact_wait(void **state)
 /* 10^12 units at one in 52 days are more nanoseconds than tat has. */
 static void debt_above_all_time_comes_back_whole(void **state)
 {
-	struct bucket_limit slow = { BUCKET_SCOPE_USER, str_of("u"), 1, 50 * 86400 * SECOND, 1 };
+	struct bucket_limit slow = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of("u"), 1, 50 * 86400 * SECOND, 1 };
 	struct fixture f = fixture_open(false);
 	struct bucket_set set;
 
@@ -293,7 +301,8 @@ static void change_at_random(struct fixture *f, const char *name, uint64_t *seed
 	enum { CHANGES = 12, TAKES = 30, RATES = 300, BURSTS = 40 };
 	static const bool keep[LAYOUT_BUCKETS];
 	struct oracle loosest = { 0, RATES, SECOND, BURSTS, NOW };
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of(name), RATES, SECOND, BURSTS };
+	struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of(name), RATES, SECOND, BURSTS };
 	uint64_t now = NOW;
 
 	for (int i = 0; i < CHANGES; i++) {
@@ -346,8 +355,9 @@ static void *change_to_and_fro(void *arg)
 
 	/* Time goes on by a nanosecond at least between two changes: tat never comes back. */
 	for (uint64_t i = 0; !atomic_load(&me->stop); i++) {
-		struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("u"), i % 2 ? 1000 : 10,
-			SECOND, i % 3 ? 10 : 1 + i % 5 };
+		struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+			BUCKET_ORIGIN_CONFIG, str_of("u"), i % 2 ? 1000 : 10, SECOND,
+			i % 3 ? 10 : 1 + i % 5 };
 
 		bucket_configure(&me->f->r, &limit, NOW + i);
 	}
@@ -381,7 +391,8 @@ static void racing_changes_never_over_admit(void **state)
 static void give_back_across_a_change_returns_nothing(void **state)
 {
 	struct fixture f = fixture_open(false);
-	struct bucket_limit slower = { BUCKET_SCOPE_USER, str_of("u"), 1, SECOND, 5 };
+	struct bucket_limit slower = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of("u"), 1, SECOND, 5 };
 	struct bucket_set set;
 
 	(void)state;
@@ -488,8 +499,8 @@ static void storm_change(uint64_t late_ns, unsigned dies_at)
 	static const uint64_t intervals[] = { 5000, 10000, 50000, 100000, 10000000, SECOND };
 	uint64_t interval_ns = intervals[storm_random(ARRAY_SIZE(intervals))];
 	uint64_t burst = storm_random(2) ? STORM_BURST : 1 + storm_random(30);
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of(storm.name), SECOND / interval_ns,
-		SECOND, burst };
+	struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of(storm.name), SECOND / interval_ns, SECOND, burst };
 	uint64_t old_ns = fixture_clock_ns;
 
 	if (storm.limit_count > 0) {

@@ -1,4 +1,4 @@
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -228,8 +228,8 @@ static void tokens_by_the_thousand_lose_nothing(void **state)
 {
 	struct fixture f = fixture_open(false);
 	/* 150 million a minute is 400 ns each, 170 million 352.94. */
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("t"), 170000000, 60 * SECOND,
-		1000000 };
+	struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of("t"), 170000000, 60 * SECOND, 1000000 };
 	struct bucket_set set;
 	uint64_t units = 0, now;
 
@@ -275,10 +275,14 @@ static void verdict_is_the_longest_wait_of_all(void **state)
 	fixture_add(&all, &f, BUCKET_SCOPE_USER, "u");
 	fixture_add(&all, &f, BUCKET_SCOPE_MODEL, "m");
 	fixture_add(&all, &f, BUCKET_SCOPE_PROVIDER, "p");
-	assert_int_equal(bucket_peek(&f.r, &all, 1, NOW).outcome, BUCKET_OK);
-	assert_int_equal(bucket_peek(&f.r, &all, 0, NOW).outcome, BUCKET_OK);
+	assert_int_equal(
+		bucket_peek(&f.r, &all, &(struct bucket_cost){ .requests = 1 }, NOW).outcome,
+		BUCKET_OK);
+	assert_int_equal(
+		bucket_peek(&f.r, &all, &(struct bucket_cost){ .requests = 0 }, NOW).outcome,
+		BUCKET_OK);
 	assert_int_equal(take(&f, &all, NOW).outcome, BUCKET_OK);
-	v = bucket_peek(&f.r, &all, 1, NOW);
+	v = bucket_peek(&f.r, &all, &(struct bucket_cost){ .requests = 1 }, NOW);
 	assert_int_equal(v.outcome, BUCKET_E_WAIT);
 	assert_int_equal(v.wait_ns, SECOND / 2);
 	assert_int_equal(v.blocking, all.index[1]);
@@ -299,7 +303,8 @@ static void random_histories_never_exceed_the_bound(void **state)
 	(void)state;
 	for (int history = 0; history < 3000; history++) {
 		char name[16];
-		struct bucket_limit limit = { BUCKET_SCOPE_USER, STR_NULL,
+		struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+			BUCKET_ORIGIN_CONFIG, STR_NULL,
 			1 + splitmix_below(&seed, history % 2 ? 2000 : 50000000), SECOND,
 			1 + splitmix_below(&seed, 100) };
 		struct oracle o = { .limit = limit.limit,
@@ -385,7 +390,7 @@ static int histories_violating(int rule, int histories)
 	/* One limit, times of its start in the past of all that is taken. */
 	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 1000, 8);
 	set = fixture_set(&f, "u");
-	atomic_store(&row_of(&f, &set)->changed_ns, 0);
+	atomic_store(&name_of(&f, &set)->changed_ns, 0);
 	for (int i = 0; i < histories; i++)
 		bad += !history_conforms(&f, &set, rule, &seed, SECOND / 1000, 8);
 	fixture_close(&f);
@@ -454,8 +459,9 @@ static void limits_are_checked(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("u"), cases[i].limit,
-			cases[i].window_ns, cases[i].burst };
+		struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+			BUCKET_ORIGIN_CONFIG, str_of("u"), cases[i].limit, cases[i].window_ns,
+			cases[i].burst };
 		int row = bucket_configure(&f.r, &limit, NOW);
 		struct bucket_set set;
 
@@ -470,7 +476,8 @@ static void limits_are_checked(void **state)
 	}
 	memset(name, 'n', sizeof(name));
 	for (size_t length = 0; length <= LAYOUT_NAME_MAX; length++) {
-		struct bucket_limit limit = { BUCKET_SCOPE_MODEL, { name, length }, 1, SECOND, 1 };
+		struct bucket_limit limit = { BUCKET_SCOPE_MODEL, BUCKET_REQUESTS, BUCKET_RATE,
+			BUCKET_ORIGIN_CONFIG, { name, length }, 1, SECOND, 1 };
 		int row = bucket_configure(&f.r, &limit, NOW);
 
 		if (length == 0)
@@ -480,14 +487,15 @@ static void limits_are_checked(void **state)
 		else
 			assert_true(row >= 0);
 	}
-	assert_int_equal(
-		bucket_configure(&f.r,
-			&(struct bucket_limit){ (enum bucket_scope)4, str_of("u"), 1, SECOND, 1 },
-			NOW),
+	assert_int_equal(bucket_configure(&f.r,
+				 &(struct bucket_limit){ 16, BUCKET_REQUESTS, BUCKET_RATE,
+					 BUCKET_ORIGIN_CONFIG, str_of("u"), 1, SECOND, 1 },
+				 NOW),
 		-EINVAL);
 	assert_int_equal(
 		bucket_configure(&f.r,
-			&(struct bucket_limit){ BUCKET_SCOPE_USER, { "a\0b", 3 }, 1, SECOND, 1 },
+			&(struct bucket_limit){ BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+				BUCKET_ORIGIN_CONFIG, { "a\0b", 3 }, 1, SECOND, 1 },
 			NOW),
 		-EINVAL);
 	fixture_close(&f);
@@ -501,10 +509,12 @@ static void names_are_compared_and_scopes_are_apart(void **state)
 
 	(void)state;
 	fixture_limit(&f, BUCKET_SCOPE_USER, "same", 10, 5);
-	assert_false(bucket_set_add(&set, &f.r, BUCKET_SCOPE_MODEL, str_of("same")));
-	assert_false(bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, str_of("sam")));
-	assert_false(bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, str_of("samee")));
-	assert_false(bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, STR_NULL));
+	assert_false(
+		bucket_set_add(&set, &f.r, BUCKET_SCOPE_MODEL, BUCKET_REQUESTS, str_of("same")));
+	assert_false(bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of("sam")));
+	assert_false(
+		bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of("samee")));
+	assert_false(bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, STR_NULL));
 	assert_int_equal(set.count, 0);
 	fixture_limit(&f, BUCKET_SCOPE_MODEL, "same", 10, 5);
 	fixture_add(&set, &f, BUCKET_SCOPE_MODEL, "same");
@@ -512,7 +522,8 @@ static void names_are_compared_and_scopes_are_apart(void **state)
 	assert_int_equal(set.count, 1);
 	/* A row with this very hash and another name is another limit. */
 	strcpy(f.r.bucket_name[set.index[0]].name, "hash collision");
-	assert_false(bucket_set_add(&other, &f.r, BUCKET_SCOPE_MODEL, str_of("same")));
+	assert_false(
+		bucket_set_add(&other, &f.r, BUCKET_SCOPE_MODEL, BUCKET_REQUESTS, str_of("same")));
 	assert_true(bucket_view(&f.r, set.index[0], NOW, &v));
 	assert_int_equal(v.scope, BUCKET_SCOPE_MODEL);
 	assert_string_equal(v.name, "hash collision");
@@ -535,7 +546,8 @@ static void sets_are_bounded(void **state)
 	for (int i = 0; i <= BUCKET_SET_MAX; i++) {
 		snprintf(name, sizeof(name), "u%d", i);
 		fixture_limit(&f, BUCKET_SCOPE_USER, name, 10, 5);
-		assert_int_equal(bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, str_of(name)),
+		assert_int_equal(bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, BUCKET_REQUESTS,
+					 str_of(name)),
 			i < BUCKET_SET_MAX);
 	}
 	assert_int_equal(set.count, BUCKET_SET_MAX);
@@ -555,7 +567,8 @@ static void full_table_refuses_and_retired_rows_come_back(void **state)
 	struct fixture f = fixture_open(false);
 	static bool keep[LAYOUT_BUCKETS];
 	struct bucket_set set = { 0 };
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("one too many"), 1, SECOND, 1 };
+	struct bucket_limit limit = { BUCKET_SCOPE_USER, BUCKET_REQUESTS, BUCKET_RATE,
+		BUCKET_ORIGIN_CONFIG, str_of("one too many"), 1, SECOND, 1 };
 	int found = 0;
 	char name[16];
 
@@ -572,7 +585,7 @@ static void full_table_refuses_and_retired_rows_come_back(void **state)
 	for (int i = 0; i < LAYOUT_BUCKETS; i++) {
 		snprintf(name, sizeof(name), "u%d", i);
 		set.count = 0;
-		if (bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, str_of(name))) {
+		if (bucket_set_add(&set, &f.r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of(name))) {
 			assert_int_equal(set.index[0] % 2, 1);
 			found++;
 		}
@@ -598,6 +611,7 @@ static void retired_chains_are_swept(void **state)
 		snprintf(name, sizeof(name), "u%d", i);
 		fixture_limit(&f, BUCKET_SCOPE_USER, name, 1, 1);
 	}
+	fixture_clock_ns = NOW;
 	bucket_retire(&f.r, keep);
 	for (int i = 0; i < LAYOUT_BUCKETS; i++)
 		assert_int_equal(f.r.bucket[i].key, LAYOUT_KEY_NEVER);
@@ -616,9 +630,11 @@ static void retired_limit_is_gone_and_keeps_its_debt(void **state)
 	assert_int_equal(drain(&f, &set, NOW), 3);
 	bucket_retire(&f.r, keep);
 	assert_int_equal(take(&f, &set, NOW).outcome, BUCKET_E_GONE);
-	assert_int_equal(bucket_peek(&f.r, &set, 1, NOW).outcome, BUCKET_E_GONE);
-	assert_false(
-		bucket_set_add(&(struct bucket_set){ 0 }, &f.r, BUCKET_SCOPE_USER, str_of("u")));
+	assert_int_equal(
+		bucket_peek(&f.r, &set, &(struct bucket_cost){ .requests = 1 }, NOW).outcome,
+		BUCKET_E_GONE);
+	assert_false(bucket_set_add(
+		&(struct bucket_set){ 0 }, &f.r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of("u")));
 	/* Taking a limit out of the configuration and putting it back is no way to a new burst. */
 	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 1, 3);
 	set = fixture_set(&f, "u");

@@ -1,113 +1,20 @@
 #include "daemon/config/config.h"
-#include "tests/unit/cmocka-all.h"
+#include "tests/unit/config-fixture.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/un.h>
-#include "base/paths.h"
-#include "daemon/config/config_check.h"
-#include "daemon/config/config_units.h"
+#include "daemon/route.h"
 #include "shm/layout.h"
 
 static_assert(CONFIG_LIMITS_MAX <= LAYOUT_BUCKETS, "every limit has its row");
-static_assert(CONFIG_WORD_MAX < LAYOUT_NAME_MAX, "every name fits its row");
-
-/* Everything in the environment that configuration looks at. */
-static const char *const variables[] = {
-	"LLMKIT_CONFIG",
-	"LLMKIT_SOCKET",
-	"XDG_CONFIG_HOME",
-	"XDG_RUNTIME_DIR",
-	"HOME",
-	"OPENAI_BASE_URL",
-	"ANTHROPIC_BASE_URL",
-	"CREDENTIALS_DIRECTORY",
-};
-
-struct fixture {
-	char folder[64], path[96];
-	struct buffer error;
-	struct config *c;
-};
-
-static int fixture_new(void **state)
-{
-	struct fixture *f = calloc(1, sizeof(*f));
-	size_t count;
-	const struct family *families = family_table(&count);
-
-	assert_non_null(f);
-	for (size_t i = 0; i < ARRAY_SIZE(variables); i++)
-		unsetenv(variables[i]);
-	for (size_t i = 0; i < count; i++)
-		if (families[i].key_env)
-			unsetenv(families[i].key_env);
-	snprintf(f->folder, sizeof(f->folder), "/tmp/test-config-XXXXXX");
-	assert_non_null(mkdtemp(f->folder));
-	snprintf(f->path, sizeof(f->path), "%s/c.yaml", f->folder);
-	*state = f;
-	return 0;
-}
-
-static int fixture_free(void **state)
-{
-	struct fixture *f = *state;
-
-	unlink(f->path);
-	rmdir(f->folder);
-	config_free(f->c);
-	buffer_deinit(&f->error);
-	free(f);
-	return 0;
-}
-
-static void put_file(const char *path, const void *data, size_t length)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, data, length), length);
-	close(fd);
-}
-
-/* Loads text as a file. */
-static int load_bytes(struct fixture *f, const void *data, size_t length)
-{
-	put_file(f->path, data, length);
-	buffer_reset(&f->error, 0);
-	f->c = config_free(f->c);
-	return config_load(&f->c, f->path, &f->error);
-}
-
-static int load(struct fixture *f, const char *text)
-{
-	int r = load_bytes(f, text, strlen(text));
-
-	buffer_append(&f->error, "", 1);
-	return r;
-}
-
-static const char *error_text(const struct fixture *f)
-{
-	return f->error.data ? buffer_head(&f->error) : "";
-}
-
-static void load_good(struct fixture *f, const char *text)
-{
-	int r = load(f, text);
-
-	if (r)
-		fail_msg("%d for:\n%s\n%s", r, text, error_text(f));
-}
-
-static bool has(const char *family)
-{
-	return family_find(str_of(family));
-}
+static_assert(CONFIG_NAME_MAX + 1 + CONFIG_WORD_MAX < LAYOUT_NAME_MAX, "every target fits its row");
+static_assert(CONFIG_ROUTES_MAX <= LAYOUT_ROUTES, "every route has its row");
+static_assert(CONFIG_TARGETS == LAYOUT_TARGETS, "the default of tables.targets");
+static_assert(CONFIG_PROBES_MAX == LAYOUT_PROBES, "every probe has its ticket");
+static_assert(CONFIG_HOLDING_MAX == LAYOUT_HOLD_ENTRIES, "every limit that holds has its entry");
+static_assert(CONFIG_TEMPLATE_KEYS * BUCKET_RESOURCES <= LAYOUT_TEMPLATES, "templates fit");
+static_assert(CONFIG_NAME_JOIN == LAYOUT_NAME_JOIN, "how the names of a pair are joined");
+static_assert(ROUTE_CHAIN_MAX <= LAYOUT_ROUTE_TARGETS, "the targets of a route fit its row");
 
 #define P "providers: [{name: openai}, {name: anthropic}]\n"
 
@@ -141,8 +48,8 @@ static const struct {
 		"unknown key \"sokket\"; allowed: socket, runtime, access, providers" },
 	{ "providers:\n  - name: openai\n    api_key: sk-canary\n", 3, 5,
 		"providers[0]: unknown key \"api_key\"; allowed: name, family, base_url, key" },
-	{ "limits:\n  - {provider: openai, tokens: 3}\n", 2, 24,
-		"unknown key \"tokens\"; allowed" },
+	{ "limits:\n  - {provider: openai, token: 3}\n", 2, 24,
+		"unknown key \"token\"; allowed: provider, model, user, key, preset, requests" },
 	{ "? [a]\n: b\n", 1, 3, "a key must be one word; allowed: socket" },
 	{ "socket: {a: b}\n", 1, 9, "socket: must be one value" },
 	{ "socket: [a]\n", 1, 9, "socket: must be one value" },
@@ -238,11 +145,13 @@ static const struct {
 	{ P "routes:\n- {name: r, targets: [openai/a]}\n- {name: r, targets: [openai/b]}\n", 4, 10,
 		"\"r\" is already routes[0]" },
 	/* Limits. */
-	{ P "limits: [{requests: 1/s}]\n", 2, 10, "exactly one of provider, model and user" },
-	{ P "limits: [{user: a, model: b, requests: 1/s}]\n", 2, 10, "exactly one of provider" },
+	{ P "limits: [{requests: 1/s}]\n", 2, 10,
+		"give one or two of provider, model, user and key" },
+	{ P "limits: [{user: a, model: b, key: c, requests: 1/s}]\n", 2, 10, "one or two of" },
 	{ P "limits: [{provider: groq, requests: 1/s}]\n", 2, 21,
 		"no provider \"groq\"; there is" },
-	{ P "limits: [{user: a}]\n", 2, 10, "limits[0].requests: is required; write N/s" },
+	{ P "limits: [{user: a}]\n", 2, 10,
+		"limits[0]: limits nothing; give at least one of preset, requests, input_tokens" },
 	{ P "limits:\n  - user: a\n    requests: \"100\"\n", 4, 15,
 		"limits[0].requests: \"100\" is not a rate; write N/s, N/min, N/h or N/day, such "
 		"as" },
@@ -252,7 +161,7 @@ static const struct {
 	{ P "limits: [{user: a, requests: 1/s, burst: 0}]\n", 2, 42, "\"0\" is not allowed" },
 	{ P "limits: [{user: a, requests: 1/s, burst: 99999999999999999999}]\n", 2, 42,
 		"not allowed" },
-	{ P "limits:\n- {user: a, requests: 1/s}\n- {user: a, requests: 2/s}\n", 4, 10,
+	{ P "limits:\n- {user: a, requests: 1/s}\n- {user: a, requests: 2/s}\n", 4, 23,
 		"\"a\" is already limited by limits[0]" },
 	/* The rest. */
 	{ "access:\n  participants:\n    users: [root, nobody-has-this-name]\n", 3, 19,
@@ -387,18 +296,6 @@ static void files_that_are_none_are_refused(void **state)
 		"/nonexistent/c.yaml:1:1: cannot be read: No such file or directory"));
 }
 
-static void load_example(struct fixture *f)
-{
-	char path[PATHS_MAX];
-	int r;
-
-	snprintf(path, sizeof(path), "%s/examples/llmkitd.yaml", getenv("PROJECT_SOURCE"));
-	r = config_load(&f->c, path, &f->error);
-	buffer_append(&f->error, "", 1);
-	if (r)
-		fail_msg("%d: %s", r, error_text(f));
-}
-
 static void the_example_sets_every_key(void **state)
 {
 	struct fixture *f = *state;
@@ -452,7 +349,7 @@ static void the_example_sets_every_rule(void **state)
 		skip();
 	load_example(f);
 	c = f->c;
-	assert_int_equal(c->route_count, 1);
+	assert_int_equal(c->route_count, 3);
 	assert_string_equal(c->routes[0].name, "fast");
 	assert_int_equal(c->routes[0].target_count, 3);
 	assert_string_equal(c->routes[0].targets[0].upstream, "gpt-4o-mini");
@@ -462,7 +359,6 @@ static void the_example_sets_every_rule(void **state)
 	assert_string_equal(c->routes[0].targets[1].model, "claude-sonnet");
 	assert_int_equal(c->routes[0].targets[1].max_tokens, 8192);
 	assert_int_equal(c->routes[0].targets[2].provider, 3);
-	assert_int_equal(c->limit_count, 4);
 	assert_int_equal(c->limits[0].scope, BUCKET_SCOPE_PROVIDER);
 	assert_string_equal(c->limits[0].name, "openai");
 	assert_int_equal(c->limits[0].limit, 100);
@@ -631,29 +527,6 @@ static void sources_have_an_order(void **state)
 	unlink(user);
 	unlink(other);
 	rmdir(folder);
-}
-
-/* What config_print() writes, loaded and printed again, is the same but for the first line: it
- * names the file. */
-static void round_trip(struct fixture *f)
-{
-	struct buffer first = BUFFER_NULL, second = BUFFER_NULL;
-	const char *a, *b;
-	char *copy;
-
-	assert_int_equal(config_print(f->c, &first), 0);
-	copy = strndup(buffer_head(&first), buffer_length(&first));
-	load_good(f, copy);
-	assert_int_equal(config_print(f->c, &second), 0);
-	assert_int_equal(buffer_append(&second, "", 1), 0);
-	a = strchr(copy, '\n');
-	b = strchr(buffer_head(&second), '\n');
-	assert_non_null(a);
-	assert_string_equal(a, b);
-	assert_null(strstr(copy, "canary"));
-	free(copy);
-	buffer_deinit(&first);
-	buffer_deinit(&second);
 }
 
 static void printing_and_loading_agree(void **state)
@@ -838,26 +711,40 @@ static void units_are_exact(void **state)
 	assert_false(config_parse_price("1e3", &price));
 }
 
+static void read_source(const char *name, char *text, size_t size)
+{
+	char path[PATHS_MAX];
+	FILE *file;
+	size_t n;
+
+	snprintf(path, sizeof(path), "%s/%s", getenv("PROJECT_SOURCE"), name);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	n = fread(text, 1, size, file);
+	fclose(file);
+	assert_in_range(n, 1, size - 1);
+	text[n] = '\0';
+}
+
 /* The keys each group allows are in its error text: that is where a reader of errors and this test
  * learn them. */
-static void the_manual_names_every_key(void **state)
+static void the_manual_and_the_example_name_every_key(void **state)
 {
 	struct fixture *f = *state;
 	static const char *const groups[] = { "zz: 1", "access: {zz: 1}",
 		"access: {participants: {zz: 1}}", "access: {observers: {zz: 1}}",
 		"providers: [{zz: 1}]", "providers: [{key: {zz: 1}}]",
 		"providers: [{timeouts: {zz: 1}}]", "providers: [{keep_alive: {zz: 1}}]",
-		"models: [{zz: 1}]", "models: [{price: {zz: 1}}]", "routes: [{zz: 1}]",
-		"limits: [{zz: 1}]", "features: {zz: 1}", "log: {zz: 1}" };
-	char path[PATHS_MAX], page[65536], wanted[128];
+		"providers: [{breaker: {zz: 1}}]", "models: [{zz: 1}]",
+		"models: [{price: {zz: 1}}]", "routes: [{zz: 1}]", "routes: [{weights: {zz: 1}}]",
+		"routes: [{targets: [{zz: 1}]}]", "limits: [{zz: 1}]", "limits: [{burst: {zz: 1}}]",
+		"templates: {zz: 1}", "templates: {per_user: {zz: 1}}", "tables: {zz: 1}",
+		"features: {zz: 1}", "log: {zz: 1}" };
+	char page[65536], example[16384], wanted[128];
 	unsigned keys = 0;
-	FILE *file;
 
-	snprintf(path, sizeof(path), "%s/docs/man/llmkitd.yaml.5.scd", getenv("PROJECT_SOURCE"));
-	file = fopen(path, "re");
-	assert_non_null(file);
-	page[fread(page, 1, sizeof(page) - 1, file)] = '\0';
-	fclose(file);
+	read_source("docs/man/llmkitd.yaml.5.scd", page, sizeof(page));
+	read_source("examples/llmkitd.yaml", example, sizeof(example));
 	for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
 		char *key, *rest;
 
@@ -869,11 +756,14 @@ static void the_manual_names_every_key(void **state)
 			key = strtok_r(NULL, ", \n", &rest)) {
 			snprintf(wanted, sizeof(wanted), "\n*%s*", key);
 			if (!strstr(page, wanted))
-				fail_msg("%s of %s is not in %s", key, groups[i], path);
+				fail_msg("%s of %s is not in the manual", key, groups[i]);
+			snprintf(wanted, sizeof(wanted), "%s:", key);
+			if (!strstr(example, wanted))
+				fail_msg("%s of %s is not in the example", key, groups[i]);
 			keys++;
 		}
 	}
-	assert_true(keys > 50);
+	assert_true(keys > 90);
 }
 
 int main(void)
@@ -899,7 +789,7 @@ int main(void)
 		CASE(a_socket_path_fits_its_address),
 		CASE(families_left_out_are_known),
 		CASE(units_are_exact),
-		CASE(the_manual_names_every_key),
+		CASE(the_manual_and_the_example_name_every_key),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,14 @@
 #include "daemon/control.h"
 #include "base/clock.h"
 #include "base/paths.h"
-#include "shm/bucket.h"
+#include "shm/breaker.h"
+#include "shm/bucket_table.h"
 #include "shm/counters.h"
+#include "shm/event.h"
+#include "shm/hold.h"
 #include "shm/participant.h"
+#include "shm/router.h"
+#include "shm/target.h"
 #include "tests/unit/cmocka-all.h"
 
 #include <errno.h>
@@ -27,7 +32,13 @@ struct fixture {
 };
 
 static struct config_limit limits[] = {
-	{ BUCKET_SCOPE_PROVIDER, (char *)"p", 1, 3600 * NSEC_PER_SEC, 10 },
+	{
+		.scope = BUCKET_SCOPE_PROVIDER,
+		.name = (char *)"p",
+		.limit = 1,
+		.window_ns = 3600 * NSEC_PER_SEC,
+		.burst = 10,
+	},
 };
 static const struct config config = { .limits = limits, .limit_count = 1 };
 
@@ -85,13 +96,13 @@ static int teardown(void **state)
 
 static int open_control(struct fixture *f)
 {
-	return control_new(&f->control, f->loop, f->socket, f->folder);
+	return control_new(&f->control, f->loop, f->socket, f->folder, NULL);
 }
 
 static struct region *start(struct fixture *f)
 {
 	assert_int_equal(open_control(f), 0);
-	assert_int_equal(control_configure(f->control, &config), 0);
+	assert_int_equal(control_configure(f->control, &config, NULL), 0);
 	return control_region(f->control);
 }
 
@@ -104,7 +115,7 @@ static void take(const struct region *r, uint64_t n)
 {
 	struct bucket_set set = { 0 };
 
-	assert_true(bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, str_of("p")));
+	assert_true(bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of("p")));
 	assert_int_equal(bucket_acquire(r, &set, n, clock_boottime_ns()).outcome, BUCKET_OK);
 }
 
@@ -166,7 +177,7 @@ static void the_next_daemon_adopts_budgets_and_resets_gauges(void **state)
 	counter_add(r, COUNTER_requests_active, 3);
 	counter_add(r, COUNTER_connections_open, 2);
 	counter_add(r, COUNTER_requests_started, 7);
-	assert_true(control_claim(f->control, getpid(), getuid()) >= 0);
+	assert_true(control_claim(f->control, getpid(), getuid(), &(uint64_t){ 0 }) >= 0);
 	stop(f);
 	r = start(f);
 	region_status(r, &status);
@@ -283,10 +294,10 @@ static void limits_follow_the_configuration(void **state)
 
 	take(r, 1);
 	assert_int_equal(left(r), 9);
-	assert_int_equal(control_configure(f->control, &none), 0);
+	assert_int_equal(control_configure(f->control, &none, NULL), 0);
 	assert_int_equal(left(r), UINT64_MAX);
 	/* What comes back still owes. */
-	assert_int_equal(control_configure(f->control, &config), 0);
+	assert_int_equal(control_configure(f->control, &config, NULL), 0);
 	assert_int_equal(left(r), 9);
 }
 
@@ -369,22 +380,22 @@ static void a_full_table_can_be_replaced(void **state)
 			many[i] = limits[0];
 			many[i].name = names[i];
 			assert_false(
-				bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, str_of(names[i])));
+				bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[i])));
 		}
-		assert_int_equal(control_configure(f->control, &full), 0);
+		assert_int_equal(control_configure(f->control, &full, NULL), 0);
 		for (unsigned i = 0; i < count; i++) {
 			struct bucket_set set = { 0 };
 
 			assert_true(
-				bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, str_of(names[i])));
+				bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[i])));
 		}
 	}
 	/* One too many changes nothing. */
 	full.limit_count = count + 1;
 	many[0].name = (char *)"other";
-	assert_int_equal(control_configure(f->control, &full), -ENOSPC);
+	assert_int_equal(control_configure(f->control, &full, NULL), -ENOSPC);
 	assert_true(bucket_set_add(
-		&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER, str_of(names[0])));
+		&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[0])));
 	free(many);
 	free(names);
 }
@@ -394,16 +405,299 @@ static void a_limit_out_of_range_changes_nothing(void **state)
 	struct fixture *f = *state;
 	const struct region *r = start(f);
 	struct config_limit bad[] = {
-		{ BUCKET_SCOPE_USER, (char *)"new", 1, NSEC_PER_SEC, 1 },
-		{ BUCKET_SCOPE_USER, (char *)"huge", 1, 86400 * NSEC_PER_SEC, 1000000000000 },
+		{ .scope = BUCKET_SCOPE_USER,
+			.name = (char *)"new",
+			.limit = 1,
+			.window_ns = NSEC_PER_SEC,
+			.burst = 1 },
+		{ .scope = BUCKET_SCOPE_USER,
+			.name = (char *)"huge",
+			.limit = 1,
+			.window_ns = 86400 * NSEC_PER_SEC,
+			.burst = 1000000000000 },
 	};
 	const struct config config_bad = { .limits = bad, .limit_count = 2 };
 
-	assert_int_equal(control_configure(f->control, &config_bad), -ERANGE);
+	assert_int_equal(control_configure(f->control, &config_bad, NULL), -ERANGE);
 	assert_false(
-		bucket_set_add(&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_USER, str_of("new")));
+		bucket_set_add(&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of("new")));
 	assert_true(
-		bucket_set_add(&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER, str_of("p")));
+		bucket_set_add(&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of("p")));
+}
+
+/* ---- participants ---- */
+
+/* A process that waits to be killed. */
+static pid_t member(void)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0)
+		for (;;)
+			pause();
+	return pid;
+}
+
+static void bury(pid_t pid)
+{
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+/* Holds one request in flight at the target, as the process with that owner word. */
+static uint32_t hold_one(const struct region *r, uint64_t owner, uint32_t target)
+{
+	uint32_t hold = hold_claim(r, owner, 0, clock_boottime_ns());
+
+	assert_int_not_equal(hold, HOLD_NONE);
+	assert_int_equal(
+		hold_move(r, hold, owner, HOLD_TOTAL_TARGET(target), 1, 0, NULL), HOLD_OK);
+	return hold;
+}
+
+static uint32_t some_target(struct region *r)
+{
+	const struct target_config t = { .name = str_of("t"), .provider = TARGET_NONE };
+	int row = target_configure(r, &t);
+
+	assert_true(row >= 0);
+	return (uint32_t)row;
+}
+
+static enum participant_state state_of(const struct region *r, int row)
+{
+	struct participant_view v;
+
+	assert_true(participant_view(r, (uint32_t)row, &v));
+	return v.state;
+}
+
+static void what_the_dead_held_comes_back_when_their_socket_ends(void **state)
+{
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	uint32_t target = some_target(r);
+	uint64_t owner = 0;
+	pid_t pid = member();
+	int row = control_claim(f->control, pid, 0, &owner);
+
+	assert_true(row >= 0);
+	assert_true(owner != 0 && owner != control_owner(f->control));
+	hold_one(r, owner, target);
+	assert_int_equal(target_pending(r, target), 1);
+	bury(pid);
+	control_leave(f->control, row);
+	assert_int_equal(target_pending(r, target), 0);
+	assert_int_equal(state_of(r, row), PARTICIPANT_FREE);
+}
+
+
+/* Runs the loop until the row is free, or for so many steps of 10 ms. */
+struct watch {
+	struct loop_timer timer;
+	struct fixture *f;
+	int row, steps;
+};
+
+static void watch_step(struct loop_timer *t)
+{
+	struct watch *w = container_of(t, struct watch, timer);
+
+	if (w->steps-- == 0 ||
+		state_of(control_region(w->f->control), w->row) == PARTICIPANT_FREE)
+		loop_stop(w->f->loop);
+	else
+		loop_timer_start(w->f->loop, t, loop_now(w->f->loop) + 10 * NSEC_PER_MSEC);
+}
+
+static void run_until_free(struct fixture *f, int row, int steps)
+{
+	struct watch w = { .timer = { .fn = watch_step }, .f = f, .row = row, .steps = steps };
+
+	assert_int_equal(loop_timer_start(f->loop, &w.timer, loop_now(f->loop)), 0);
+	assert_int_equal(loop_run(f->loop), 0);
+	loop_timer_cancel(f->loop, &w.timer);
+}
+
+static void the_living_keep_what_they_hold_without_a_socket(void **state)
+{
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	uint32_t target = some_target(r);
+	uint64_t owner = 0, again = 0;
+	pid_t pid = member();
+	int row = control_claim(f->control, pid, 0, &owner);
+
+	hold_one(r, owner, target);
+	assert_int_equal(kill(pid, SIGSTOP), 0);
+	control_leave(f->control, row);
+	run_until_free(f, row, 5);
+	assert_int_equal(target_pending(r, target), 1);
+	assert_int_equal(state_of(r, row), PARTICIPANT_ORPHAN);
+	/* It comes back and is the same. */
+	assert_int_equal(control_claim(f->control, pid, 0, &again), row);
+	assert_int_equal(again, owner);
+	control_leave(f->control, row);
+	/* Its death is seen without a socket. */
+	bury(pid);
+	run_until_free(f, row, 1000);
+	assert_int_equal(target_pending(r, target), 0);
+}
+
+static void who_died_while_no_daemon_ran_is_reaped_by_the_next(void **state)
+{
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	uint32_t target = some_target(r);
+	uint64_t dead_owner = 0, living_owner = 0;
+	pid_t dead = member(), living = member();
+	int dead_row = control_claim(f->control, dead, 0, &dead_owner);
+	int living_row = control_claim(f->control, living, 0, &living_owner);
+
+	hold_one(r, dead_owner, target);
+	hold_one(r, living_owner, target);
+	assert_int_equal(target_pending(r, target), 2);
+	stop(f);
+	bury(dead);
+	r = start(f);
+	assert_int_equal(target_pending(r, target), 1);
+	assert_int_equal(state_of(r, dead_row), PARTICIPANT_FREE);
+	assert_int_equal(state_of(r, living_row), PARTICIPANT_ORPHAN);
+	bury(living);
+	run_until_free(f, living_row, 1000);
+	assert_int_equal(target_pending(r, target), 0);
+}
+
+static void comings_and_goings_are_events(void **state)
+{
+	struct fixture *f = *state;
+	const struct region *r = start(f);
+	uint64_t ticket = event_head(r), owner;
+	pid_t pid = member();
+	struct event e;
+	int row = control_claim(f->control, pid, 0, &owner);
+
+	assert_int_equal(event_next(r, &ticket, &e), EVENT_OK);
+	assert_int_equal(e.kind, EVENT_PARTICIPANT);
+	assert_int_equal(e.row, row);
+	assert_int_equal(e.to, 1);
+	assert_int_equal(e.value, pid);
+	bury(pid);
+	control_leave(f->control, row);
+	assert_int_equal(event_next(r, &ticket, &e), EVENT_OK);
+	assert_int_equal(e.kind, EVENT_PARTICIPANT);
+	assert_int_equal(e.to, 0);
+	assert_int_equal(event_next(r, &ticket, &e), EVENT_E_NONE);
+}
+
+/* ---- targets, routes, an operator ---- */
+
+static struct family some_family = { .name = "openai" };
+static struct config_provider providers[] = {
+	{ .name = (char *)"p", .family = &some_family },
+	{ .name = (char *)"q", .family = &some_family },
+};
+static struct config_model models[] = {
+	{ .name = (char *)"m", .provider = 0, .upstream = (char *)"m", .price = { 5, 6, 7 },
+		.context = 1000, .capabilities = TARGET_TOOLS },
+};
+static struct config_target route_targets[] = {
+	{ .provider = 0, .model = (char *)"m", .weight = 1 },
+	{ .provider = 1, .model = (char *)"other", .weight = 3 },
+};
+static struct config_route routes[] = {
+	{ .name = (char *)"r", .targets = route_targets, .target_count = 2,
+		.strategy = ROUTER_WEIGHTED },
+};
+static const struct config routed = {
+	.providers = providers,
+	.provider_count = 2,
+	.models = models,
+	.model_count = 1,
+	.routes = routes,
+	.route_count = 1,
+};
+
+static void targets_and_routes_follow_the_configuration(void **state)
+{
+	static const bool usable[] = { true, false };
+	static const struct config none = { 0 };
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	struct router_route route;
+	struct target_view v;
+	_Atomic uint64_t *turn;
+
+	assert_int_equal(control_configure(f->control, &routed, usable), 0);
+	assert_true(target_view(r, target_find(r, str_of("p/m"), NULL), &v));
+	assert_int_equal(v.price_output, 6);
+	assert_int_equal(v.context, 1000);
+	assert_int_equal(v.capabilities, TARGET_TOOLS);
+	assert_true(v.available);
+	assert_int_equal(v.provider, target_find(r, str_of("p"), NULL));
+	assert_true(target_view(r, target_find(r, str_of("q/other"), NULL), &v));
+	assert_false(v.available);
+	assert_true(router_find(r, str_of("r"), &route, &turn));
+	assert_int_equal(route.strategy, ROUTER_WEIGHTED);
+	assert_int_equal(route.count, 2);
+	assert_int_equal(route.target[0].row, target_find(r, str_of("p/m"), NULL));
+	assert_int_equal(route.target[1].weight, 3);
+	assert_int_equal(control_configure(f->control, &none, NULL), 0);
+	assert_int_equal(target_find(r, str_of("p/m"), NULL), TARGET_NONE);
+	assert_false(router_find(r, str_of("r"), &route, &turn));
+}
+
+static enum status act(struct fixture *f, const char *verb, const char *name)
+{
+	aux_cleanup(buffer_deinit) struct buffer why = BUFFER_NULL;
+	enum status status = control_act(f->control, str_of(verb), str_of(name), &why);
+
+	/* A refusal always says why. */
+	assert_int_equal(status != STATUS_OK, buffer_length(&why) > 0);
+	return status;
+}
+
+static void an_operator_acts_on_breakers_and_limits(void **state)
+{
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	uint64_t wait_ns, now_ns = clock_boottime_ns();
+	uint32_t row;
+
+	take(r, 10);
+	assert_int_equal(act(f, "limit-reset", "provider p requests"), STATUS_OK);
+	assert_int_equal(left(r), 10);
+	assert_int_equal(act(f, "limit-resume", "provider p requests"), STATUS_OK);
+	assert_int_equal(act(f, "limit-reset", "provider p tokens"), STATUS_BAD_REQUEST);
+	assert_int_equal(control_configure(f->control, &routed, NULL), 0);
+	row = target_find(r, str_of("p/m"), NULL);
+	assert_int_equal(act(f, "breaker-open", "p/m"), STATUS_OK);
+	assert_int_equal(breaker_check(r, row, now_ns, &wait_ns), BREAKER_REJECT);
+	assert_int_equal(act(f, "breaker-close", "p/m"), STATUS_OK);
+	assert_int_equal(breaker_check(r, row, now_ns, &wait_ns), BREAKER_PASS);
+	assert_int_equal(act(f, "breaker-reset", "p/m"), STATUS_OK);
+	assert_int_equal(act(f, "breaker-open", "nobody"), STATUS_BAD_REQUEST);
+	assert_int_equal(act(f, "dance", "p/m"), STATUS_BAD_REQUEST);
+}
+
+static void names_get_the_limits_of_templates(void **state)
+{
+	struct config_limit templates[] = {
+		{ .scope = BUCKET_SCOPE_USER, .limit = 1, .window_ns = NSEC_PER_SEC, .burst = 2 },
+	};
+	const struct config with = { .templates = templates, .template_count = 1 };
+	const struct bucket_names names = { .user = str_of("alice") };
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	struct bucket_set set = { 0 };
+
+	assert_int_equal(control_configure(f->control, &with, NULL), 0);
+	assert_int_equal(
+		bucket_resolve(r, &names, clock_boottime_ns(), &set), BUCKET_E_MISSING);
+	assert_int_equal(control_resolve(f->control, &names), 0);
+	assert_int_equal(bucket_resolve(r, &names, clock_boottime_ns(), &set), BUCKET_OK);
+	assert_int_equal(set.count, 1);
 }
 
 /* Another socket of the same name, the same runtime folder. */
@@ -419,7 +713,8 @@ static void a_region_has_one_daemon(void **state)
 	if (child == 0) {
 		struct control *second = NULL;
 
-		_exit(control_new(&second, NULL, "/elsewhere/d.sock", f->folder) == -EADDRINUSE ?
+		_exit(control_new(
+				&second, NULL, "/elsewhere/d.sock", f->folder, NULL) == -EADDRINUSE ?
 				0 :
 				1);
 	}
@@ -444,6 +739,13 @@ int main(void)
 		CASE(limits_follow_the_configuration),
 		CASE(a_full_table_can_be_replaced),
 		CASE(a_limit_out_of_range_changes_nothing),
+		CASE(what_the_dead_held_comes_back_when_their_socket_ends),
+		CASE(the_living_keep_what_they_hold_without_a_socket),
+		CASE(who_died_while_no_daemon_ran_is_reaped_by_the_next),
+		CASE(comings_and_goings_are_events),
+		CASE(targets_and_routes_follow_the_configuration),
+		CASE(an_operator_acts_on_breakers_and_limits),
+		CASE(names_get_the_limits_of_templates),
 		CASE(a_region_has_one_daemon),
 		ON_DISK(on_a_disk_a_link_leads_to_the_region),
 		ON_DISK(a_planted_link_is_not_followed),

@@ -257,60 +257,6 @@ static void refused_keys_get_our_own_words(void **state)
 	buffer_deinit(&text);
 }
 
-#define S NSEC_PER_SEC
-#define MS NSEC_PER_MSEC
-
-static void retry_after_in_every_shape(void **state)
-{
-	/* 784111777 is Sun, 06 Nov 1994 08:49:37 GMT */
-	static const uint64_t now = UINT64_C(784111777) * S + 250 * MS;
-	static const struct {
-		const char *ms, *seconds;
-		uint64_t want;
-	} cases[] = {
-		{ NULL, NULL, 0 },
-		{ NULL, "0", 0 },
-		{ NULL, "1", S },
-		{ NULL, " 7 ", 7 * S },
-		{ NULL, "1.5", 1500 * MS },
-		{ NULL, "0.007", 7 * MS },
-		{ NULL, "2.", 2 * S },
-		{ NULL, "0.0000000001", 0 },
-		{ NULL, "86400", 86400 * S },
-		{ NULL, "86401", 86400 * S },
-		{ NULL, "99999999999999999999999999", 86400 * S },
-		{ NULL, "-1", 0 },
-		{ NULL, "1s", 0 },
-		{ NULL, "1e3", 0 },
-		{ NULL, ".5", 0 },
-		{ NULL, "NaN", 0 },
-		{ NULL, "soon", 0 },
-		{ NULL, "1,5", 0 },
-		{ "250", NULL, 250 * MS },
-		{ "250", "9", 250 * MS },
-		{ "0", "9", 9 * S },
-		{ "x", "9", 9 * S },
-		{ "1.5", NULL, 1500 * UINT64_C(1000) },
-		{ "99999999999", NULL, 86400 * S },
-		{ NULL, "Sun, 06 Nov 1994 08:49:47 GMT", 9750 * MS },
-		{ NULL, "Sun, 06 Nov 1994 08:49:37 GMT", 0 },
-		{ NULL, "Sun, 06 Nov 1994 08:49:27 GMT", 0 },
-		{ NULL, "Wed, 06 Nov 2094 08:49:37 GMT", 86400 * S },
-		{ NULL, "Sun, 06 Nov 1994 08:49:47", 0 },
-		{ NULL, "Sun, 06 Nov 1994 08:49:47 GMT and so on and so on", 0 },
-	};
-
-	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		uint64_t got =
-			format_retry_after_ns(str_of(cases[i].ms), str_of(cases[i].seconds), now);
-
-		if (got != cases[i].want)
-			fail_msg("row %zu: %lu, expected %lu", i, (unsigned long)got,
-				(unsigned long)cases[i].want);
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -319,7 +265,6 @@ int main(void)
 		cmocka_unit_test(long_texts_are_cut_between_characters),
 		cmocka_unit_test(keys_are_never_repeated),
 		cmocka_unit_test(refused_keys_get_our_own_words),
-		cmocka_unit_test(retry_after_in_every_shape),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

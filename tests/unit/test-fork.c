@@ -32,7 +32,9 @@ static int start(void **state)
 	mini_start(&mini, PARTICIPANT);
 	if (mini_open(&mini, &kit) < 0)
 		return -1;
-	return llmkit_limits_open(kit, NULL, NULL, "ann", &limits);
+	return llmkit_limits_open(kit,
+		&(struct llmkit_scope){ .size = sizeof(struct llmkit_scope), .user = "ann" },
+		&limits);
 }
 
 static int stop(void **state)
@@ -156,7 +158,6 @@ static void children_share_one_budget(void **state)
 	pid_t child[CHILDREN];
 	uint64_t began = clock_boottime_ns(), bound;
 	struct bucket_view view;
-	struct bucket_set set = { 0 };
 
 	(void)state;
 	for (int i = 0; i < CHILDREN; i++)
@@ -164,8 +165,7 @@ static void children_share_one_budget(void **state)
 	for (int i = 0; i < CHILDREN; i++)
 		assert_int_equal(wait_for(child[i]), 0);
 	bound = BURST + (clock_boottime_ns() - began) / NSEC_PER_SEC + 1;
-	assert_true(bucket_set_add(&set, &mini.region, BUCKET_SCOPE_USER, str_of("ann")));
-	assert_true(bucket_view(&mini.region, set.index[0], clock_boottime_ns(), &view));
+	view = mini_view(&mini, BUCKET_SCOPE_USER, BUCKET_REQUESTS, "ann");
 	assert_true(view.admitted >= BURST && view.admitted <= bound);
 }
 

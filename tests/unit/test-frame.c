@@ -78,6 +78,9 @@ static void types_have_names(void **state)
 	(void)state;
 	assert_string_equal(frame_type_name(FRAME_HELLO), "HELLO");
 	assert_string_equal(frame_type_name(FRAME_STATUS_REPLY), "STATUS_REPLY");
+	assert_string_equal(frame_type_name(FRAME_RESOLVE), "RESOLVE");
+	assert_string_equal(frame_type_name(FRAME_COMMAND), "COMMAND");
+	assert_string_equal(frame_type_name(FRAME_DONE), "DONE");
 	assert_string_equal(frame_type_name(FRAME_ERROR), "ERROR");
 	assert_string_equal(frame_type_name(0), "unknown");
 	assert_string_equal(frame_type_name(0xff), "unknown");

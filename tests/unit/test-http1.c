@@ -207,6 +207,40 @@ static void reset_reads_the_next_response(void **state)
 	http1_free(p);
 }
 
+static void record_field(void *context, struct str name, struct str value)
+{
+	record_add(context, "<%.*s=%.*s>", STR_ARG(name), STR_ARG(value));
+}
+
+static int record_fields(void *context, struct http1 *p)
+{
+	http1_each_header(p, record_field, context);
+	return 0;
+}
+
+static void each_header_is_told_in_order(void **state)
+{
+	const char *text = "HTTP/1.1 103 Early\r\nGone: 1\r\n\r\nHTTP/1.1 429 No\r\nX-A:  1, 2 \r\n"
+			   "empty:\r\nx-a: 3\r\nContent-Length: 0\r\n\r\n";
+	struct record r = { 0 };
+	struct http1 *p;
+	size_t used;
+
+	(void)state;
+	assert_int_equal(
+		http1_new(&p, &(struct http1_events){ .head = record_fields, .context = &r }), 0);
+	assert_int_equal(http1_feed(p, text, strlen(text), &used), HTTP1_COMPLETE);
+	assert_string_equal(r.text, "<X-A=1, 2><empty=><x-a=3><Content-Length=0>");
+	http1_each_header(p, record_field, &r);
+	assert_string_equal(r.text, "<X-A=1, 2><empty=><x-a=3><Content-Length=0>");
+	http1_reset(p);
+	r.text[0] = '\0';
+	assert_int_equal(http1_feed(p, LENGTH("0") "\r\n", sizeof(LENGTH("0") "\r\n") - 1, &used),
+		HTTP1_COMPLETE);
+	assert_string_equal(r.text, "<Content-Length=0>");
+	http1_free(p);
+}
+
 static void callbacks_stop_the_parsing(void **state)
 {
 	const char *text = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
@@ -265,6 +299,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_split_gives_the_same_events),
 		cmocka_unit_test(reset_reads_the_next_response),
+		cmocka_unit_test(each_header_is_told_in_order),
 		cmocka_unit_test(callbacks_stop_the_parsing),
 		cmocka_unit_test(heads_and_trailers_are_bounded),
 	};

@@ -13,6 +13,9 @@ union any {
 	struct msg_hello hello;
 	struct msg_welcome welcome;
 	struct msg_submit submit;
+	struct msg_resolve resolve;
+	struct msg_command command;
+	struct msg_done done;
 	struct msg_status_reply status_reply;
 	struct msg_start start;
 	struct msg_tool_call tool_call;
@@ -31,6 +34,12 @@ static int unpack(enum frame_type type, struct str body, union any *m, const cha
 		return msg_unpack_welcome(body, &m->welcome, why);
 	case FRAME_SUBMIT:
 		return msg_unpack_submit(body, &m->submit, why);
+	case FRAME_RESOLVE:
+		return msg_unpack_resolve(body, &m->resolve, why);
+	case FRAME_COMMAND:
+		return msg_unpack_command(body, &m->command, why);
+	case FRAME_DONE:
+		return msg_unpack_done(body, &m->done, why);
 	case FRAME_STATUS_REPLY:
 		return msg_unpack_status_reply(body, &m->status_reply, why);
 	case FRAME_START:
@@ -52,8 +61,8 @@ static int unpack(enum frame_type type, struct str body, union any *m, const cha
 }
 
 static const enum frame_type types[] = { FRAME_HELLO, FRAME_SUBMIT, FRAME_CANCEL, FRAME_STATUS,
-	FRAME_WELCOME, FRAME_STATUS_REPLY, FRAME_START, FRAME_TEXT, FRAME_REASONING,
-	FRAME_TOOL_CALL, FRAME_USAGE, FRAME_END, FRAME_ERROR };
+	FRAME_RESOLVE, FRAME_COMMAND, FRAME_DONE, FRAME_WELCOME, FRAME_STATUS_REPLY, FRAME_START,
+	FRAME_TEXT, FRAME_REASONING, FRAME_TOOL_CALL, FRAME_USAGE, FRAME_END, FRAME_ERROR };
 
 /* The one frame in b, checked against its header. */
 static struct str only_frame(const struct buffer *b, enum frame_type type, uint64_t id)
@@ -82,7 +91,7 @@ static int pack_full(struct buffer *b, enum frame_type type)
 	case FRAME_WELCOME:
 		return msg_pack_welcome(b,
 			&(struct msg_welcome){ 1, MSG_ROLE_PARTICIPANT, 99, UINT64_MAX,
-				FRAME_BODY_MAX, str_of("llmkitd/0"), true });
+				FRAME_BODY_MAX, str_of("llmkitd/0"), true, UINT64_MAX - 1 });
 	case FRAME_SUBMIT:
 		return msg_pack_submit(b, ID,
 			&(struct msg_submit){ str_of("p/m"), str_of("r"), str_of("u"), str_of("t"),
@@ -91,6 +100,15 @@ static int pack_full(struct buffer *b, enum frame_type type)
 		return msg_pack_cancel(b, ID);
 	case FRAME_STATUS:
 		return msg_pack_status(b, ID);
+	case FRAME_RESOLVE:
+		return msg_pack_resolve(b, ID,
+			&(struct msg_resolve){
+				str_of("p"), str_of("m"), str_of("u"), str_of("k") });
+	case FRAME_COMMAND:
+		return msg_pack_command(
+			b, ID, &(struct msg_command){ str_of("breaker-open"), str_of("p/m") });
+	case FRAME_DONE:
+		return msg_pack_done(b, ID, &(struct msg_done){ STATUS_BUSY, str_of("full") });
 	case FRAME_STATUS_REPLY:
 		return msg_pack_status_reply(b, ID, &(struct msg_status_reply){ str_of("{}") });
 	case FRAME_START:
@@ -107,7 +125,7 @@ static int pack_full(struct buffer *b, enum frame_type type)
 	case FRAME_ERROR:
 		return msg_pack_error(b, ID,
 			&(struct msg_error){ STATUS_PROVIDER_LIMITED, str_of("m"), str_of("p"), 429,
-				1500, str_of("model x"), 17 });
+				1500, str_of("model x requests"), 17 });
 	default:
 		return msg_pack_text(b, ID, type, str_of("chunk \xe2\x82\xac"));
 	}
@@ -151,6 +169,7 @@ static void hello_and_welcome_round_trip(void **state)
 	assert_int_equal(m.welcome.body_max, FRAME_BODY_MAX);
 	assert_str(m.welcome.daemon, "llmkitd/0");
 	assert_true(m.welcome.control);
+	assert_true(m.welcome.owner == UINT64_MAX - 1);
 }
 
 static void requests_round_trip(void **state)
@@ -171,6 +190,38 @@ static void requests_round_trip(void **state)
 	round_trip(FRAME_STATUS, &c, &m);
 	round_trip(FRAME_STATUS_REPLY, &d, &m);
 	assert_str(m.status_reply.json, "{}");
+}
+
+static void control_round_trips(void **state)
+{
+	aux_cleanup(buffer_deinit) struct buffer a = BUFFER_NULL, b = BUFFER_NULL, c = BUFFER_NULL;
+	union any m;
+
+	(void)state;
+	round_trip(FRAME_RESOLVE, &a, &m);
+	assert_str(m.resolve.provider, "p");
+	assert_str(m.resolve.model, "m");
+	assert_str(m.resolve.user, "u");
+	assert_str(m.resolve.key, "k");
+	round_trip(FRAME_COMMAND, &b, &m);
+	assert_str(m.command.verb, "breaker-open");
+	assert_str(m.command.name, "p/m");
+	round_trip(FRAME_DONE, &c, &m);
+	assert_int_equal(m.done.status, STATUS_BUSY);
+	assert_str(m.done.message, "full");
+}
+
+/* Status 0 is required, so it is written; what says nothing is not. */
+static void done_says_so_in_few_bytes(void **state)
+{
+	aux_cleanup(buffer_deinit) struct buffer b = BUFFER_NULL;
+	struct str body;
+
+	(void)state;
+	assert_int_equal(msg_pack_done(&b, ID, &(struct msg_done){ STATUS_OK, STR_NULL }), 0);
+	body = only_frame(&b, FRAME_DONE, ID);
+	assert_int_equal(body.length, 9);
+	assert_memory_equal(body.data, "\x81\xa6status\x00", 9);
 }
 
 static void answers_round_trip(void **state)
@@ -217,7 +268,7 @@ static void ends_round_trip(void **state)
 	assert_str(m.error.provider, "p");
 	assert_int_equal(m.error.http_status, 429);
 	assert_int_equal(m.error.retry_after_ns, 1500);
-	assert_str(m.error.limit, "model x");
+	assert_str(m.error.limit, "model x requests");
 	assert_int_equal(m.error.received, 17);
 }
 
@@ -313,6 +364,8 @@ static void required_keys_are_named(void **state)
 		FRAME_WELCOME, bytes("\x81\xa7version\x01"), "welcome: \"body_max\" is missing");
 	expect_refused(FRAME_ERROR, bytes("\x80"), "error: \"status\" is missing");
 	expect_refused(FRAME_STATUS_REPLY, bytes("\x80"), "status_reply: \"json\" is missing");
+	expect_refused(FRAME_COMMAND, bytes("\x80"), "command: \"verb\" is missing");
+	expect_refused(FRAME_DONE, bytes("\x80"), "done: \"status\" is missing");
 }
 
 static void bodies_must_be_what_they_are(void **state)
@@ -363,12 +416,21 @@ static const struct {
 	{ FRAME_WELCOME, "body_max", U32 },
 	{ FRAME_WELCOME, "daemon", TEXT },
 	{ FRAME_WELCOME, "control", BOOLEAN },
+	{ FRAME_WELCOME, "owner", U64 },
 	{ FRAME_SUBMIT, "model", NAME },
 	{ FRAME_SUBMIT, "route", NAME },
 	{ FRAME_SUBMIT, "user", NAME },
 	{ FRAME_SUBMIT, "tag", NAME },
 	{ FRAME_SUBMIT, "timeout_ms", U64 },
 	{ FRAME_SUBMIT, "body", JSON },
+	{ FRAME_RESOLVE, "provider", NAME },
+	{ FRAME_RESOLVE, "model", NAME },
+	{ FRAME_RESOLVE, "user", NAME },
+	{ FRAME_RESOLVE, "key", NAME },
+	{ FRAME_COMMAND, "verb", NAME },
+	{ FRAME_COMMAND, "name", NAME },
+	{ FRAME_DONE, "status", U32 },
+	{ FRAME_DONE, "message", TEXT },
 	{ FRAME_STATUS_REPLY, "json", TEXT },
 	{ FRAME_START, "provider", TEXT },
 	{ FRAME_START, "model", TEXT },
@@ -438,6 +500,8 @@ static void build(struct buffer *b, size_t key, size_t value)
 		{ FRAME_WELCOME, "version", "\x01" },
 		{ FRAME_WELCOME, "body_max", "\x01" },
 		{ FRAME_SUBMIT, "body", "\xa2{}" },
+		{ FRAME_COMMAND, "verb", "\xa1v" },
+		{ FRAME_DONE, "status", "\x01" },
 		{ FRAME_STATUS_REPLY, "json", "\xa2{}" },
 		{ FRAME_ERROR, "status", "\x01" },
 	};
@@ -805,6 +869,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hello_and_welcome_round_trip),
 		cmocka_unit_test(requests_round_trip),
+		cmocka_unit_test(control_round_trips),
+		cmocka_unit_test(done_says_so_in_few_bytes),
 		cmocka_unit_test(answers_round_trip),
 		cmocka_unit_test(ends_round_trip),
 		cmocka_unit_test(absent_keys_have_their_defaults),

@@ -1,6 +1,8 @@
 #include "shm/participant.h"
 
 #include <errno.h>
+#include "base/aux.h"
+#include "shm/hold.h"
 #include "shm/layout.h"
 #include "tests/unit/shm-fixture.h"
 
@@ -82,7 +84,59 @@ static void adoption_keeps_the_living(void **state)
 	assert_int_equal(participant_claim(&f.r, 200, 1, 1000, FIXTURE_NOW + 1), dead);
 	assert_int_equal(participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW + 2), living);
 	assert_int_equal(view_of(&f, living).state, PARTICIPANT_ATTACHED);
-	assert_int_equal(view_of(&f, living).generation, 2);
+	assert_int_equal(view_of(&f, living).generation, 1); /* its holds are marked with it */
+	fixture_close(&f);
+}
+
+/* A socket that ended proves no death: what the process holds stays its own. */
+static void orphan_keeps_its_holds_and_comes_back(void **state)
+{
+	struct fixture f = fixture_open(false);
+	uint32_t row = (uint32_t)participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW), other;
+	uint64_t owner = participant_owner(&f.r, row);
+
+	(void)state;
+	assert_int_equal(owner, hold_owner(row, 1));
+	assert_int_not_equal(owner, 0);
+	participant_orphan(&f.r, row);
+	assert_int_equal(view_of(&f, (int)row).state, PARTICIPANT_ORPHAN);
+	assert_int_equal(participant_owner(&f.r, row), owner);
+	/* Neither another process nor the same pid used again. */
+	assert_int_not_equal(participant_claim(&f.r, 101, 7, 1000, FIXTURE_NOW), row);
+	assert_int_not_equal(participant_claim(&f.r, 100, 8, 1000, FIXTURE_NOW), row);
+	assert_int_equal(participant_claim(&f.r, 100, 7, 1001, FIXTURE_NOW + 1), row);
+	assert_int_equal(view_of(&f, (int)row).uid, 1001);
+	assert_int_equal(view_of(&f, (int)row).attached_ns, FIXTURE_NOW + 1);
+	assert_int_equal(participant_owner(&f.r, row), owner);
+	/* One of two handles is back: the next claim of the process gets another row. */
+	other = (uint32_t)participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW);
+	assert_int_not_equal(other, row);
+	participant_orphan(&f.r, other);
+	participant_orphan(&f.r, row);
+	assert_int_equal(participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW), min_u64(row, other));
+	assert_int_equal(participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW), max_u64(row, other));
+	fixture_close(&f);
+}
+
+static void free_row_is_nobodys(void **state)
+{
+	struct fixture f = fixture_open(false);
+	uint32_t row = (uint32_t)participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW);
+	uint64_t owner = participant_owner(&f.r, row);
+
+	(void)state;
+	participant_release(&f.r, row);
+	assert_int_equal(participant_owner(&f.r, row), 0);
+	participant_orphan(&f.r, row);
+	assert_int_equal(view_of(&f, (int)row).state, PARTICIPANT_FREE);
+	assert_int_equal(participant_claim(&f.r, 200, 7, 1000, FIXTURE_NOW), row);
+	assert_int_not_equal(participant_owner(&f.r, row), owner);
+	assert_int_equal(participant_owner(&f.r, UINT32_MAX), 0);
+	participant_orphan(&f.r, UINT32_MAX);
+	/* All bits of a generation used up: an owner is never 0, and never the one before. */
+	atomic_store(&f.r.participant[row].word, UINT64_MAX << 8);
+	participant_claim(&f.r, 300, 7, 1000, FIXTURE_NOW);
+	assert_int_equal(participant_owner(&f.r, row), hold_owner(row, 1));
 	fixture_close(&f);
 }
 
@@ -149,6 +203,8 @@ int main(void)
 		cmocka_unit_test(released_row_is_used_again_with_a_new_generation),
 		cmocka_unit_test(full_table_refuses),
 		cmocka_unit_test(adoption_keeps_the_living),
+		cmocka_unit_test(orphan_keeps_its_holds_and_comes_back),
+		cmocka_unit_test(free_row_is_nobodys),
 		cmocka_unit_test(orphans_that_die_are_reaped),
 		cmocka_unit_test(half_claimed_row_is_free),
 		cmocka_unit_test(unknown_states_are_free),

@@ -2,7 +2,10 @@
 #include "base/clock.h"
 #include "daemon/request.h"
 #include "shm/counters.h"
+#include "shm/hold.h"
+#include "shm/target.h"
 #include "proto/utf8.h"
+#include "shm/breaker.h"
 #include "tests/unit/alloc-watch.h"
 #include "tests/unit/peer.h"
 #include "tests/unit/shm-fixture.h"
@@ -208,10 +211,29 @@ static void world_configure(void)
 {
 	const struct config *config = w.catalog->config;
 
+	for (unsigned i = 0; i < config->provider_count; i++) {
+		const struct target_config target = {
+			.name = str_of(config->providers[i].name),
+			.provider = TARGET_NONE,
+			.capabilities = TARGET_CAPABILITIES,
+			.available = true,
+		};
+		int row = target_configure(&w.shm.r, &target);
+
+		assert_true(row >= 0);
+		breaker_configure(&w.shm.r, (uint32_t)row, &config->providers[i].breaker);
+	}
 	for (unsigned i = 0; i < config->limit_count; i++) {
 		const struct config_limit *l = &config->limits[i];
-		struct bucket_limit limit = { l->scope, str_of(l->name), l->limit, l->window_ns,
-			l->burst };
+		struct bucket_limit limit = {
+			.scope = l->scope,
+			.resource = l->resource,
+			.kind = l->kind,
+			.name = str_of(l->name),
+			.limit = l->limit,
+			.window_ns = l->window_ns,
+			.burst = l->burst,
+		};
 
 		assert_true(bucket_configure(&w.shm.r, &limit, clock_boottime_ns()) >= 0);
 	}
@@ -260,7 +282,8 @@ static void world_open(void (*a)(struct peer_io *io), void (*b)(struct peer_io *
 		w.a.port, w.b.port, w.a.port, deaf, refused, deaf);
 	w.catalog = catalog_load();
 	world_configure();
-	assert_int_equal(pipeline_new(&w.pipeline, w.loop, &w.shm.r, w.catalog), 0);
+	assert_int_equal(pipeline_new(&w.pipeline, w.loop, &w.shm.r,
+				 hold_owner(0, 1), w.catalog), 0);
 	pipeline_client_init(&w.client.c);
 	w.client.c.output = client_output;
 	w.client.c.flush = client_flush;
@@ -559,12 +582,26 @@ static void what_may_help_falls_back(void **state)
 	assert_int_equal(counted(COUNTER_fallbacks), 3);
 	assert_int_equal(left("nokey"), BURST);
 	assert_int_equal(left("refused"), BURST);
-	assert_int_equal(left("a"), BURST - 1);
 	assert_int_equal(left("b"), BURST - 3);
-	submit(4, "a/m");
+	world_close();
+}
+
+/* Who hears a 429 keeps everybody else from asking again before its time. */
+static void nobody_sends_during_a_pause(void **state)
+{
+	(void)state;
+	world_open(serve_429, serve_ok);
+	submit(1, "a/m");
 	run_out();
-	expect_error(4, STATUS_PROVIDER_LIMITED);
-	assert_true(told(4).error.retry_after_ns == 7 * NSEC_PER_SEC);
+	expect_error(1, STATUS_PROVIDER_LIMITED);
+	assert_true(told(1).error.retry_after_ns == 7 * NSEC_PER_SEC);
+	assert_int_equal(left("a"), 0);
+	submit(2, "a/m");
+	submit(3, "a/other");
+	run_out();
+	expect_error(2, STATUS_LIMITED);
+	assert_in_range(told(2).error.retry_after_ns, 1, 7 * NSEC_PER_SEC);
+	expect_error(3, STATUS_LIMITED);
 	world_close();
 }
 
@@ -616,7 +653,7 @@ static void a_limit_refuses_with_wait_and_name(void **state)
 	run_out();
 	expect_end(1);
 	expect_error(2, STATUS_LIMITED);
-	assert_string_equal(told(2).limit, "user tight");
+	assert_string_equal(told(2).limit, "user tight requests");
 	assert_in_range(told(2).error.retry_after_ns, 3500 * NSEC_PER_SEC, 3600 * NSEC_PER_SEC);
 	assert_int_equal(left("a"), BURST - 1);
 	assert_int_equal(counted(COUNTER_requests_limited), 1);
@@ -825,6 +862,7 @@ int main(void)
 		cmocka_unit_test(an_answer_costs_one),
 		cmocka_unit_test(what_was_not_sent_is_given_back),
 		cmocka_unit_test(what_may_help_falls_back),
+		cmocka_unit_test(nobody_sends_during_a_pause),
 		cmocka_unit_test(the_last_failure_of_a_chain_is_told),
 		cmocka_unit_test(what_cannot_help_does_not_fall_back),
 		cmocka_unit_test(after_the_first_frame_nothing_falls_back),

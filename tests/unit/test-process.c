@@ -137,7 +137,54 @@ static void a_process_whose_first_thread_ended_is_alive(void **state)
 		nanosleep(&pause_10_ms, NULL);
 	assert_int_equal(state_of(pid), 'Z');
 	assert_int_equal(process_start_ticks((uint64_t)pid, &start), 0);
+	assert_false(process_is_gone((uint64_t)pid, start));
+	assert_false(process_is_gone((uint64_t)pid, 0));
 	reap(pid);
+}
+
+/* Gone is only what is proved to be: alive, another process of that pid, a zombie, waited for. */
+static void only_proof_makes_a_process_gone(void **state)
+{
+	pid_t pid = child("member");
+	uint64_t start = 0, p = (uint64_t)pid;
+	siginfo_t end;
+
+	(void)state;
+	assert_int_equal(process_start_ticks(p, &start), 0);
+	assert_false(process_is_gone(p, start));
+	assert_false(process_is_gone(p, 0));
+	assert_true(process_is_gone(p, start + 1));
+	assert_true(process_is_gone(0, 0));
+	assert_true(process_is_gone(UINT64_MAX, start));
+	kill(pid, SIGSTOP);
+	assert_false(process_is_gone(p, start));
+	kill(pid, SIGKILL);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &end, WEXITED | WNOWAIT), 0);
+	assert_true(process_is_gone(p, start));
+	assert_true(process_is_gone(p, 0));
+	reap(pid);
+	assert_true(process_is_gone(p, start));
+	assert_true(process_is_gone(p, 0));
+}
+
+/* Without descriptors /proc tells nothing, which proves nothing. */
+static void nobody_is_gone_for_lack_of_descriptors(void **state)
+{
+	pid_t living = child("living"), probe;
+	uint64_t start = 0;
+	int status = -1;
+
+	(void)state;
+	assert_int_equal(process_start_ticks((uint64_t)living, &start), 0);
+	probe = fork();
+	if (probe == 0) {
+		while (dup(0) >= 0)
+			;
+		_exit(process_is_gone((uint64_t)living, start) ? 1 : 0);
+	}
+	assert_int_equal(waitpid(probe, &status, 0), probe);
+	assert_int_equal(status, 0);
+	reap(living);
 }
 
 /* In a child, with the descriptors of mask closed: the first that is not as it has to be, or 0. */
@@ -203,6 +250,8 @@ int main(void)
 		cmocka_unit_test(a_dead_process_has_none),
 		cmocka_unit_test(a_zombie_has_none),
 		cmocka_unit_test(a_process_whose_first_thread_ended_is_alive),
+		cmocka_unit_test(only_proof_makes_a_process_gone),
+		cmocka_unit_test(nobody_is_gone_for_lack_of_descriptors),
 		cmocka_unit_test(closed_standard_descriptors_are_opened),
 		cmocka_unit_test(the_boot_has_one_id),
 	};

@@ -65,33 +65,73 @@ static void table_covers_every_byte(void **state)
 #undef LAYOUT_STRUCT
 #undef LAYOUT_FIELD
 	/* And to the last byte: a field added to the struct alone would leave a rest. */
-	assert_int_equal(
-		sizeof(struct layout_header), HEADER(timebase) + sizeof(struct layout_timebase));
-	assert_int_equal(sizeof(struct layout_bucket),
-		offsetof(struct layout_bucket, changed_ns) + sizeof(shared_u64));
-	assert_int_equal(sizeof(struct layout_bucket_name),
-		offsetof(struct layout_bucket_name, name) + LAYOUT_NAME_MAX);
-	assert_int_equal(
-		sizeof(struct layout_participant), offsetof(struct layout_participant, pad) + 24);
-	assert_int_equal(end, sizeof(struct layout_participant));
+#define ENDS_WITH(struct_, field_) \
+	assert_int_equal(sizeof(struct struct_), \
+		offsetof(struct struct_, field_) + sizeof(((struct struct_ *)0)->field_))
+	ENDS_WITH(layout_header, timebase);
+	ENDS_WITH(layout_bucket, pause_ns);
+	ENDS_WITH(layout_bucket_name, name);
+	ENDS_WITH(layout_template, pad);
+	ENDS_WITH(layout_hold, entry);
+	ENDS_WITH(layout_target, pad_name);
+	ENDS_WITH(layout_breaker, pad);
+	ENDS_WITH(layout_latency, pad);
+	ENDS_WITH(layout_route, pad_name);
+	ENDS_WITH(layout_estimate, pad);
+	ENDS_WITH(layout_event, pad);
+	ENDS_WITH(layout_participant, pad);
 }
 
-static void offsets_are_those_of_version_1(void **state)
+static void offsets_are_those_of_version_2(void **state)
 {
 	(void)state;
-	assert_int_equal(LAYOUT_VERSION, 1);
+	assert_int_equal(LAYOUT_VERSION, 2);
 	assert_int_equal(HEADER(version), 8);
 	assert_int_equal(HEADER(total_size), 32);
 	assert_int_equal(HEADER(boot_id), 56);
 	assert_int_equal(HEADER(section), 128);
-	assert_int_equal(HEADER(state), 384);
-	assert_int_equal(HEADER(heartbeat_ns), 416);
-	assert_int_equal(HEADER(empty_since_ns), 432);
-	assert_int_equal(HEADER(timebase), 448);
-	assert_int_equal(offsetof(struct layout_bucket, key), 40);
-	assert_int_equal(region_total_size() % LAYOUT_PAGE, 0);
+	assert_int_equal(HEADER(state), 640);
+	assert_int_equal(HEADER(heartbeat_ns), 672);
+	assert_int_equal(HEADER(empty_since_ns), 688);
+	assert_int_equal(HEADER(timebase), 896);
+	assert_int_equal(offsetof(struct layout_bucket, key), 48);
+	assert_int_equal(region_total_size(NULL) % LAYOUT_PAGE, 0);
 	/* Rows of 64 bytes: no two buckets share a cache line. */
 	assert_int_equal(sizeof(struct layout_bucket), 64);
+	assert_int_equal(sizeof(struct layout_hold) % 64, 0);
+	assert_int_equal(sizeof(struct layout_target) % 64, 0);
+	assert_true(sizeof(struct layout_breaker) <= 256);
+}
+
+static void tables_have_the_rows_asked_for(void **state)
+{
+	const struct region_sizes sizes = { .limits = 100000, .holds = 64, .targets = 7 };
+	const struct region_sizes too_many[] = {
+		{ .limits = REGION_ROWS_MAX + 1 },
+		{ .holds = REGION_HOLDS_MAX + 1 },
+		{ .targets = REGION_ROWS_MAX + 1 },
+	};
+	struct fixture f = fixture_open_sized(&sizes, false);
+	struct region r = REGION_NULL;
+
+	(void)state;
+	assert_int_equal(region_attach(&r, f.fd, false, boot), 0);
+	assert_int_equal(r.buckets, 100000);
+	assert_int_equal(r.holds, 64);
+	assert_int_equal(r.targets, 7);
+	assert_int_equal(r.routes, LAYOUT_ROUTES);
+	assert_int_equal((uintptr_t)r.breaker % 64, 0);
+	assert_true(region_total_size(&sizes) > region_total_size(NULL));
+	region_detach(&r);
+	fixture_close(&f);
+	for (size_t i = 0; i < ARRAY_SIZE(too_many); i++) {
+		int fd = memfd_create("region", MFD_CLOEXEC);
+
+		assert_int_equal(region_create(&r, fd, &fixture_owner, &too_many[i], FIXTURE_NOW,
+					 false),
+			-ERANGE);
+		close(fd);
+	}
 }
 
 static void created_region_attaches(void **state)
@@ -118,7 +158,7 @@ static void created_region_attaches(void **state)
 	assert_int_equal(region_empty_since(&r), 0);
 	/* All memory was set aside: no store can raise SIGBUS later. */
 	assert_int_equal(fstat(f.fd, &file), 0);
-	assert_true((uint64_t)file.st_blocks * 512 >= region_total_size());
+	assert_true((uint64_t)file.st_blocks * 512 >= region_total_size(NULL));
 	region_detach(&r);
 	region_detach(&r);
 	fixture_close(&f);
@@ -130,7 +170,7 @@ static void create_wants_an_empty_file(void **state)
 	struct region r = REGION_NULL;
 
 	(void)state;
-	assert_int_equal(region_create(&r, f.fd, &fixture_owner, FIXTURE_NOW, false), -EEXIST);
+	assert_int_equal(region_create(&r, f.fd, &fixture_owner, NULL, FIXTURE_NOW, false), -EEXIST);
 	assert_null(r.map);
 	assert_int_equal(attach(&f), 0);
 	fixture_close(&f);
@@ -145,12 +185,12 @@ static void create_without_room_is_an_error(void **state)
 
 	(void)state;
 	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW), 0);
-	assert_int_equal(region_create(&r, fd, &fixture_owner, FIXTURE_NOW, false), -EPERM);
+	assert_int_equal(region_create(&r, fd, &fixture_owner, NULL, FIXTURE_NOW, false), -EPERM);
 	assert_null(r.map);
 	assert_int_equal(fstat(fd, &file), 0);
 	assert_int_equal(file.st_size, 0);
 	close(fd);
-	assert_int_equal(region_create(&r, -1, &fixture_owner, FIXTURE_NOW, false), -EBADF);
+	assert_int_equal(region_create(&r, -1, &fixture_owner, NULL, FIXTURE_NOW, false), -EBADF);
 	assert_int_equal(region_attach(&r, -1, false, boot), -EBADF);
 }
 
@@ -206,8 +246,13 @@ static void sections_are_verified(void **state)
 	/* Fewer names than buckets; fewer counters than this build counts. */
 	assert_int_equal(attach_with(&f, SECTION(1, rows), LAYOUT_BUCKETS - 1), REGION_E_CORRUPT);
 	assert_int_equal(attach_with(&f, SECTION(3, rows), COUNTERS - 1), REGION_E_CORRUPT);
-	assert_int_equal(attach_with(&f, HEADER(section_count), 3), REGION_E_CORRUPT);
-	assert_int_equal(attach_with(&f, HEADER(section_count), 9), REGION_E_CORRUPT);
+	assert_int_equal(attach_with(&f, SECTION(4, rows), REGION_HOLDS_MAX + 1), REGION_E_CORRUPT);
+	/* Fewer breakers, fewer latencies than targets. */
+	assert_int_equal(attach_with(&f, SECTION(7, rows), LAYOUT_TARGETS - 1), REGION_E_CORRUPT);
+	assert_int_equal(attach_with(&f, SECTION(8, rows), LAYOUT_TARGETS - 1), REGION_E_CORRUPT);
+	assert_int_equal(
+		attach_with(&f, HEADER(section_count), LAYOUT_SECTIONS - 1), REGION_E_CORRUPT);
+	assert_int_equal(attach_with(&f, HEADER(section_count), 17), REGION_E_CORRUPT);
 	assert_int_equal(attach_with(&f, HEADER(section_count), UINT64_MAX), REGION_E_CORRUPT);
 	assert_int_equal(attach(&f), 0);
 	fixture_close(&f);
@@ -220,13 +265,13 @@ static void newer_compatible_region_is_read_but_not_adopted(void **state)
 	(void)state;
 	f.r.header->version = LAYOUT_VERSION + 1;
 	f.r.header->layout_hash ^= 1;
-	f.r.header->section[4] = (struct layout_section){
-		.type = 9, .offset = LAYOUT_PAGE, .row_size = 64, .rows = 1
+	f.r.header->section[LAYOUT_SECTIONS] = (struct layout_section){
+		.type = LAYOUT_SECTIONS + 5, .offset = LAYOUT_PAGE, .row_size = 64, .rows = 1
 	};
-	f.r.header->section_count = 5;
+	f.r.header->section_count = LAYOUT_SECTIONS + 1;
 	/* Overlaps are refused among tables we do not know, too. */
 	assert_int_equal(attach(&f), REGION_E_CORRUPT);
-	f.r.header->section_count = 4;
+	f.r.header->section_count = LAYOUT_SECTIONS;
 	assert_int_equal(attach(&f), 0);
 	assert_int_equal(adopt_at(&f, FIXTURE_NOW), REGION_E_VERSION);
 	fixture_close(&f);
@@ -388,7 +433,7 @@ static void break_row(struct region *r, uint32_t row, int fault)
 	else if (fault == ROW_TOLERANCE)
 		atomic_store(&b->tolerance, UINT64_MAX);
 	else if (fault == ROW_BASIS)
-		atomic_store(&b->basis, 1);
+		atomic_store(&r->bucket_name[row].basis, 1);
 	else if (fault == ROW_MOST)
 		r->bucket_name[row].most = 0;
 	else if (fault == ROW_KEY)
@@ -426,7 +471,7 @@ static void adoption_retires_insane_rows(void **state)
 static void recreated_region_starts_with_empty_bursts(void **state)
 {
 	struct fixture f = fixture_open(true);
-	struct bucket_limit late = { BUCKET_SCOPE_USER, str_of("late"), 10, FIXTURE_SECOND, 5 };
+	struct bucket_limit late = fixture_requests(BUCKET_SCOPE_USER, str_of("late"), 10, 5);
 	struct bucket_set set;
 	struct bucket_verdict v;
 
@@ -525,7 +570,7 @@ static void kill_9_leaves_something_for_the_next(void **state)
 		if (child == 0) {
 			struct region own = REGION_NULL;
 
-			region_create(&own, fd, &fixture_owner, FIXTURE_NOW, false);
+			region_create(&own, fd, &fixture_owner, NULL, FIXTURE_NOW, false);
 			for (;;) {
 				region_adopt(&own, f.fd, &fixture_owner, FIXTURE_NOW);
 				region_detach(&own);
@@ -549,19 +594,19 @@ static void recreation_leaves_old_mappings_alone(void **state)
 	int fd = mkstemp(path), next;
 	struct region old = REGION_NULL, now = REGION_NULL;
 	struct bucket_set set = { 0 };
-	struct bucket_limit limit = { BUCKET_SCOPE_USER, str_of("alice"), 1, FIXTURE_SECOND, 1 };
+	struct bucket_limit limit = fixture_requests(BUCKET_SCOPE_USER, str_of("alice"), 1, 1);
 
 	(void)state;
 	assert_true(fd >= 0);
 	snprintf(next_path, sizeof(next_path), "%s.new", path);
-	assert_int_equal(region_create(&old, fd, &fixture_owner, FIXTURE_NOW, false), 0);
+	assert_int_equal(region_create(&old, fd, &fixture_owner, NULL, FIXTURE_NOW, false), 0);
 	assert_true(bucket_configure(&old, &limit, FIXTURE_NOW) >= 0);
-	assert_true(bucket_set_add(&set, &old, BUCKET_SCOPE_USER, limit.name));
+	assert_true(bucket_set_add(&set, &old, BUCKET_SCOPE_USER, BUCKET_REQUESTS, limit.name));
 	old.header->layout_hash ^= 1;
 	assert_int_equal(region_adopt(&now, fd, &fixture_owner, FIXTURE_NOW), REGION_E_LAYOUT);
 	next = open(next_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	assert_true(next >= 0);
-	assert_int_equal(region_create(&now, next, &fixture_owner, FIXTURE_NOW, true), 0);
+	assert_int_equal(region_create(&now, next, &fixture_owner, NULL, FIXTURE_NOW, true), 0);
 	assert_int_equal(rename(next_path, path), 0);
 	assert_int_equal(bucket_acquire(&old, &set, 1, FIXTURE_NOW).outcome, BUCKET_OK);
 	assert_int_equal(bucket_acquire(&now, &set, 1, FIXTURE_NOW).outcome, BUCKET_E_GONE);
@@ -593,7 +638,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(table_covers_every_byte),
-		cmocka_unit_test(offsets_are_those_of_version_1),
+		cmocka_unit_test(offsets_are_those_of_version_2),
+		cmocka_unit_test(tables_have_the_rows_asked_for),
 		cmocka_unit_test(created_region_attaches),
 		cmocka_unit_test(create_wants_an_empty_file),
 		cmocka_unit_test(create_without_room_is_an_error),

@@ -1,5 +1,7 @@
 #include "daemon/route.h"
-#include "tests/unit/cmocka-all.h"
+#include "shm/breaker.h"
+#include "shm/target.h"
+#include "tests/unit/shm-fixture.h"
 
 #include <stdio.h>
 
@@ -13,7 +15,13 @@ static struct config_target targets[] = {
 	{ .provider = 1, .upstream = (char *)"q", .model = (char *)"q" },
 	{ .provider = 0, .upstream = (char *)"gpt-2024", .model = (char *)"gpt", .max_tokens = 5 },
 };
-static struct config_route routes[] = { { (char *)"fast", targets, 2 } };
+static struct config_route routes[] = {
+	{ .name = (char *)"fast",
+		.targets = targets,
+		.target_count = 2,
+		.strategy = ROUTER_ORDER,
+		.price_cap_nanousd = -1 },
+};
 
 static struct config sample(void)
 {
@@ -145,7 +153,9 @@ static void the_router_can_be_switched_off(void **state)
 static void a_chain_is_bounded(void **state)
 {
 	struct config_target many[ROUTE_CHAIN_MAX + 5];
-	struct config_route route = { (char *)"long", many, ARRAY_SIZE(many) };
+	struct config_route route = {
+		.name = (char *)"long", .targets = many, .target_count = ARRAY_SIZE(many)
+	};
 	struct config c = sample();
 
 	(void)state;
@@ -155,8 +165,197 @@ static void a_chain_is_bounded(void **state)
 	assert_int_equal(ask_of(&c, NULL, "long").chain.count, ROUTE_CHAIN_MAX);
 }
 
+/* ---- order ---- */
+
+static struct ranking {
+	struct fixture f;
+	struct config config;
+	struct route_chain chain;
+	struct router_query query;
+	struct buffer why;
+	uint32_t row[2];
+} k;
+
+static uint32_t make(const char *name, uint32_t provider, uint64_t context)
+{
+	const struct target_config t = {
+		.name = str_of(name),
+		.provider = provider,
+		.price_input = 1000,
+		.price_output = 1000,
+		.price_cached = -1,
+		.context = context,
+		.capabilities = TARGET_STREAMING,
+		.available = true,
+	};
+	const struct breaker_settings settings = breaker_preset(BREAKER_PRODUCTION);
+	int row = target_configure(&k.f.r, &t);
+
+	assert_true(row >= 0);
+	breaker_configure(&k.f.r, (uint32_t)row, &settings);
+	return (uint32_t)row;
+}
+
+/* The route "fast": local/q, then openai/gpt. */
+static int ranking_setup(void **state)
+{
+	(void)state;
+	memset(&k, 0, sizeof(k));
+	k.f = fixture_open(false);
+	k.config = sample();
+	k.row[0] = make("local/q", make("local", TARGET_NONE, 0), 1000);
+	k.row[1] = make("openai/gpt", make("openai", TARGET_NONE, 0), 5000);
+	k.chain = ask(NULL, "fast").chain;
+	k.query = route_query(&k.chain);
+	route_find_rows(&k.f.r, &k.config, &k.chain);
+	return 0;
+}
+
+static int ranking_teardown(void **state)
+{
+	(void)state;
+	buffer_deinit(&k.why);
+	fixture_close(&k.f);
+	return 0;
+}
+
+static int rank(const struct bucket_set *limits)
+{
+	return route_rank(
+		&k.f.r, &k.config, &k.chain, limits, &k.query, FIXTURE_NOW + 1000, &k.why);
+}
+
+static void open_breaker(uint32_t row)
+{
+	const struct breaker_ticket ticket = { .row = row, .slot = BREAKER_NO_PROBE };
+	const struct breaker_report failed = { .outcome = BREAKER_FAILED };
+	uint64_t wait_ns;
+
+	for (int i = 0; i < 5; i++)
+		breaker_record(&k.f.r, &ticket, &failed, FIXTURE_NOW, 1);
+	assert_int_equal(breaker_check(&k.f.r, row, FIXTURE_NOW, &wait_ns), BREAKER_REJECT);
+}
+
+static void expect_chain(const char *first, const char *second)
+{
+	assert_int_equal(k.chain.count, second ? 2 : 1);
+	assert_true(str_is(k.chain.target[0].upstream, first));
+	if (second)
+		assert_true(str_is(k.chain.target[1].upstream, second));
+}
+
+static void targets_find_their_rows(void **state)
+{
+	(void)state;
+	assert_int_equal(k.chain.target[0].row, k.row[0]);
+	assert_int_equal(k.chain.target[1].row, k.row[1]);
+	assert_int_equal(
+		k.chain.target[1].provider_row, target_find(&k.f.r, str_of("openai"), NULL));
+}
+
+static void without_anything_against_it_the_order_stays(void **state)
+{
+	(void)state;
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	expect_chain("q", "gpt-2024");
+}
+
+static void an_open_breaker_is_passed_over(void **state)
+{
+	(void)state;
+	open_breaker(k.row[0]);
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	expect_chain("gpt-2024", NULL);
+	assert_false(k.chain.target[0].forced);
+}
+
+static void an_open_breaker_of_the_provider_is_passed_over(void **state)
+{
+	(void)state;
+	open_breaker(target_find(&k.f.r, str_of("local"), NULL));
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	expect_chain("gpt-2024", NULL);
+}
+
+static void when_all_breakers_are_open_none_is(void **state)
+{
+	(void)state;
+	open_breaker(k.row[0]);
+	open_breaker(target_find(&k.f.r, str_of("openai"), NULL));
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	assert_int_equal(k.chain.count, 2);
+	assert_true(k.chain.target[0].forced && k.chain.target[1].forced);
+}
+
+static void what_an_operator_opened_stays_out_of_a_panic(void **state)
+{
+	(void)state;
+	breaker_force_open(&k.f.r, k.row[0], FIXTURE_NOW);
+	open_breaker(k.row[1]);
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	expect_chain("gpt-2024", NULL);
+	assert_true(k.chain.target[0].forced);
+}
+
+static void a_prompt_too_long_for_one_goes_to_the_other(void **state)
+{
+	(void)state;
+	k.query.input_tokens = 2000;
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	expect_chain("gpt-2024", NULL);
+}
+
+static void a_request_for_nobody_says_why(void **state)
+{
+	(void)state;
+	k.query.input_tokens = 9000;
+	assert_int_equal(rank(NULL), ROUTE_E_CONTEXT);
+	assert_non_null(memmem(buffer_head(&k.why), buffer_length(&k.why), "local/q", 7));
+	assert_non_null(memmem(buffer_head(&k.why), buffer_length(&k.why), "context", 7));
+}
+
+static void a_missing_capability_leaves_no_target(void **state)
+{
+	(void)state;
+	k.query.capabilities = TARGET_VISION;
+	assert_int_equal(rank(NULL), ROUTE_E_NO_TARGET);
+	assert_non_null(memmem(buffer_head(&k.why), buffer_length(&k.why), "capability", 10));
+}
+
+static void a_price_above_the_cap_leaves_no_target(void **state)
+{
+	(void)state;
+	k.query.input_tokens = 900;
+	k.query.price_cap_nanousd = 1;
+	assert_int_equal(rank(NULL), ROUTE_E_NO_TARGET);
+	assert_non_null(memmem(buffer_head(&k.why), buffer_length(&k.why), "price", 5));
+}
+
+/* Both have to wait: the one that waits less is left, for its own exact refusal. */
+static void of_budgets_that_are_used_up_the_one_sooner_whole_is_left(void **state)
+{
+	struct bucket_set limits[2];
+	uint64_t now = FIXTURE_NOW + 1000;
+
+	(void)state;
+	fixture_limit(&k.f, BUCKET_SCOPE_PROVIDER, "slow", 1, 1);
+	fixture_limit(&k.f, BUCKET_SCOPE_PROVIDER, "quick", 10, 1);
+	memset(limits, 0, sizeof(limits));
+	fixture_add(&limits[0], &k.f, BUCKET_SCOPE_PROVIDER, "slow");
+	fixture_add(&limits[1], &k.f, BUCKET_SCOPE_PROVIDER, "quick");
+	assert_int_equal(bucket_acquire(&k.f.r, &limits[0], 1, now).outcome, BUCKET_OK);
+	assert_int_equal(rank(limits), ROUTE_OK);
+	expect_chain("gpt-2024", NULL);
+	k.chain = ask(NULL, "fast").chain;
+	route_find_rows(&k.f.r, &k.config, &k.chain);
+	assert_int_equal(bucket_acquire(&k.f.r, &limits[1], 1, now).outcome, BUCKET_OK);
+	assert_int_equal(rank(limits), ROUTE_OK);
+	expect_chain("gpt-2024", NULL);
+}
+
 int main(void)
 {
+#define RANKED(fn_) cmocka_unit_test_setup_teardown(fn_, ranking_setup, ranking_teardown)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_model_is_found_by_each_of_its_names),
 		cmocka_unit_test(an_unknown_model_of_a_provider_passes_through),
@@ -166,6 +365,17 @@ int main(void)
 		cmocka_unit_test(one_of_model_and_route_is_named),
 		cmocka_unit_test(the_router_can_be_switched_off),
 		cmocka_unit_test(a_chain_is_bounded),
+		RANKED(targets_find_their_rows),
+		RANKED(without_anything_against_it_the_order_stays),
+		RANKED(an_open_breaker_is_passed_over),
+		RANKED(an_open_breaker_of_the_provider_is_passed_over),
+		RANKED(when_all_breakers_are_open_none_is),
+		RANKED(what_an_operator_opened_stays_out_of_a_panic),
+		RANKED(a_prompt_too_long_for_one_goes_to_the_other),
+		RANKED(a_request_for_nobody_says_why),
+		RANKED(a_missing_capability_leaves_no_target),
+		RANKED(a_price_above_the_cap_leaves_no_target),
+		RANKED(of_budgets_that_are_used_up_the_one_sooner_whole_is_left),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,7 +62,8 @@ def test_everything_is_installed():
     for name in ['llmkit.h', 'llmkit.pc', 'libllmkit.so', 'libllmkit.so.0']:
         tap.check(find(name).startswith(ROOT + PREFIX), name)
     if shutil.which('scdoc'):
-        for page in ['llmkit.3', 'llmkit_open.3', 'llmkit_submit.3', 'llmkit_acquire.3']:
+        for page in ['llmkit.3', 'llmkit_open.3', 'llmkit_submit.3', 'llmkit_acquire.3',
+                     'llmkit_route.3']:
             find(page)
 
 

@@ -1,0 +1,64 @@
+#include "shm/bucket_follow.h"
+
+#include "base/aux.h"
+#include "shm/bucket_table.h"
+#include "shm/layout.h"
+
+/* Limits of a user are not the provider's to know. */
+static bool is_providers(const struct bucket_view *v)
+{
+	return (v->scope & BUCKET_SCOPE_USER) == 0;
+}
+
+/* The row as long as it is still the set's. */
+static bool view_of(const struct region *r, const struct bucket_set *set, uint32_t i,
+	uint64_t now_ns, struct bucket_view *out)
+{
+	return bucket_view(r, set->index[i], now_ns, out) &&
+		atomic_load_explicit(&r->bucket[set->index[i]].key, memory_order_relaxed) ==
+		set->key[i];
+}
+
+static void follow(const struct region *r, uint32_t row, const struct bucket_view *v,
+	uint64_t window_ns, uint64_t limit, uint64_t remaining, uint64_t now_ns)
+{
+	unsigned __int128 scaled;
+
+	if (remaining < v->burst)
+		bucket_raise(r, row, v->burst - remaining, now_ns);
+	if (limit == 0 || limit == BUCKET_FOLLOW_UNSAID || window_ns == 0)
+		return;
+	scaled = (unsigned __int128)limit * v->window_ns / window_ns;
+	if (scaled > 0 && scaled <= UINT64_C(1000000000000))
+		bucket_hear(r, row, (uint64_t)scaled);
+}
+
+void bucket_follow(const struct region *r, const struct bucket_set *set,
+	enum bucket_resource resource, uint64_t window_ns, uint64_t limit, uint64_t remaining,
+	uint64_t now_ns)
+{
+	struct bucket_view v;
+
+	for (uint32_t i = 0; i < set->count && i < BUCKET_SET_MAX; i++)
+		if (set->resource[i] == resource && view_of(r, set, i, now_ns, &v) &&
+			is_providers(&v) && (v.kind == BUCKET_RATE || v.kind == BUCKET_HELD))
+			follow(r, set->index[i], &v, window_ns, limit, remaining, now_ns);
+}
+
+void bucket_pause_set(const struct region *r, const struct bucket_set *set, uint64_t until_ns,
+	uint64_t now_ns)
+{
+	static const uint64_t narrowest[] = { BUCKET_SCOPE_MODEL, BUCKET_SCOPE_KEY,
+		BUCKET_SCOPE_PROVIDER };
+	struct bucket_view v;
+	bool paused = false;
+
+	for (size_t k = 0; k < ARRAY_SIZE(narrowest) && !paused; k++)
+		for (uint32_t i = 0; i < set->count && i < BUCKET_SET_MAX; i++) {
+			if (!view_of(r, set, i, now_ns, &v) || !is_providers(&v) ||
+				!(v.scope & narrowest[k]))
+				continue;
+			bucket_pause(r, set->index[i], until_ns, now_ns);
+			paused = true;
+		}
+}

@@ -1,0 +1,530 @@
+#include "shm/router.h"
+
+#include "base/aux.h"
+#include "shm/ewma.h"
+#include "shm/router_internal.h"
+#include "shm/target.h"
+
+#define FULL_WEIGHT 1000.0f
+#define TIE_WEIGHT 10.0f /* of latency, where it does not count: equals are told apart by it */
+#define STALE_SHARE UINT64_C(42949672)   /* 1 % */
+#define COLD_SHARE UINT64_C(214748364)   /* 5 % */
+#define PROBE_SHARE UINT64_C(1073741824) /* 25 % */
+#define RELIABILITY_FACTOR 8
+#define FRESH_MS 1000
+#define IDLE_TAU_MS 30000.0f
+#define IDLE_UNKNOWN_MS 1e9f
+#define UNKNOWN_LN_US 13.8155f /* nobody has learned anything: a second */
+#define NO_GAP_LN_US -80.0f
+#define NEAR 0.69314718f
+#define NEAR_LEAST 1e-3f
+#define SICK 64.0f
+#define OUT_SCORE 1e30f
+#define TOKENS_MAX (UINT64_C(1) << 26)
+#define PREDICTED_MAX_US 2e9f
+
+static_assert(ROUTER_CANDIDATES == 32, "masks are 32 bits");
+
+const char *router_strategy_name(uint64_t strategy)
+{
+	static const char *const name[ROUTER_STRATEGIES] = {
+		[ROUTER_BALANCED] = "balanced",
+		[ROUTER_COST] = "cost",
+		[ROUTER_LATENCY] = "latency",
+		[ROUTER_RELIABILITY] = "reliability",
+		[ROUTER_ROUND_ROBIN] = "round_robin",
+		[ROUTER_WEIGHTED] = "weighted",
+		[ROUTER_ORDER] = "order",
+	};
+
+	return strategy < ROUTER_STRATEGIES ? name[strategy] : "unknown";
+}
+
+const char *router_reason_name(uint64_t reason)
+{
+	static const char *const name[ROUTER_REASONS] = {
+		[ROUTER_CHOSEN] = "chosen",
+		[ROUTER_FALLBACK] = "fallback",
+		[ROUTER_EXPLORED] = "explored",
+		[ROUTER_COLD] = "cold",
+		[ROUTER_PANIC] = "panic",
+		[ROUTER_OUT_UNAVAILABLE] = "out: unavailable",
+		[ROUTER_OUT_CAPABILITY] = "out: capability",
+		[ROUTER_OUT_CONTEXT] = "out: context",
+		[ROUTER_OUT_PRICE] = "out: price",
+		[ROUTER_OUT_BREAKER] = "out: breaker",
+		[ROUTER_OUT_BUDGET] = "out: budget",
+		[ROUTER_OUT_PAUSED] = "out: paused",
+	};
+
+	return reason < ROUTER_REASONS ? name[reason] : "unknown";
+}
+
+/* ---- all together ---- */
+
+/*
+ * rank[i]: how many are before i; equals in the order of their index. Each against each, which for so
+ * few is faster than sorting, as it has no branches: the order of floats is that of their bits
+ * (negative ones turned), and the lowest bits give way to the index.
+ */
+static void rank_all(const float *value, int32_t *rank, unsigned count)
+{
+	_Alignas(LANES_ALIGN) int32_t key[ROUTER_CANDIDATES];
+	lanes_i32 index = { 0, 1, 2, 3 };
+
+	for (unsigned i = 0; i < count; i += LANES) {
+		lanes_i32 bits = lanes_load_int((const int32_t *)(const void *)&value[i]);
+
+		bits ^= (bits >> 31) & INT32_MAX;
+		lanes_store_int(&key[i], (bits & ~(ROUTER_CANDIDATES - 1)) | index);
+		index += LANES;
+	}
+	for (unsigned i = 0; i < count; i += LANES) {
+		lanes_i32 own = lanes_load_int(&key[i]), before = { 0, 0, 0, 0 };
+
+		/* Places beyond the last are never before another. */
+		for (unsigned j = 0; j < count; j += LANES) {
+			before -= own > key[j];
+			before -= own > key[j + 1];
+			before -= own > key[j + 2];
+			before -= own > key[j + 3];
+		}
+		lanes_store_int(&rank[i], before);
+	}
+}
+
+/* The lower median of what the usable ones know; otherwise if none knows anything. */
+static float median(const struct board *b, const float *value, float otherwise)
+{
+	_Alignas(LANES_ALIGN) float known[ROUTER_CANDIDATES];
+	_Alignas(LANES_ALIGN) int32_t rank[ROUTER_CANDIDATES];
+	lanes_i32 count = { 0, 0, 0, 0 };
+	int32_t middle;
+
+	for (unsigned i = 0; i < b->count; i += LANES) {
+		lanes_f32 v = lanes_load(&value[i]);
+		lanes_i32 counts = lanes_load_int(&b->counts[i]) & (v != 0);
+
+		count -= counts;
+		lanes_store(&known[i], lanes_pick(counts, v, lanes_all(OUT_SCORE)));
+	}
+	middle = count[0] + count[1] + count[2] + count[3];
+	if (middle == 0)
+		return otherwise;
+	middle = (middle - 1) / 2;
+	rank_all(known, rank, b->count);
+	for (unsigned i = 0; i < b->count; i++)
+		if (rank[i] == middle)
+			return known[i];
+	return otherwise;
+}
+
+/* One word's value, and how much of it is kept when drawn to the median: all if it is fresh.
+ * Anything but all in one of the usable is noted in *drawn. */
+static inline void read_words(const int32_t *bits, const int32_t *ms, lanes_i32 now_ms,
+	lanes_i32 counts, lanes_f32 share, float *value, float *keep, lanes_i32 *drawn)
+{
+	lanes_f32 v = (lanes_f32)lanes_load_int(bits), idle;
+	lanes_i32 known = (v >= EWMA_LO) & (v <= EWMA_HI);
+	lanes_i32 ago = now_ms - lanes_load_int(ms);
+
+	/* As ewma_idle_ms(): a little ahead is now, more is long ago. */
+	ago = (ago & ~((ago < 0) & (ago > -EWMA_SKEW_MS)));
+	ago = (ago & INT32_MAX) - FRESH_MS;
+	ago &= ~(ago < 0);
+	idle = lanes_pick(
+		known, __builtin_convertvector(ago, lanes_f32), lanes_all(IDLE_UNKNOWN_MS));
+	*drawn |= counts & ((idle > 0) | (share < 1.0f));
+	lanes_store(value, lanes_pick(known, v, lanes_all(0)));
+	lanes_store(keep, idle * (-1 / IDLE_TAU_MS));
+}
+
+/* exp() of what is known of one, drawn to what is known of all. */
+static inline lanes_f32 drawn(const float *ln, const float *keep, lanes_f32 share, float all_ln)
+{
+	lanes_f32 kept = lanes_exp(lanes_load(keep)) * share;
+
+	return lanes_exp((lanes_load(ln) - all_ln) * kept + all_ln);
+}
+
+static inline lanes_i32 whole_us(lanes_f32 us)
+{
+	return __builtin_convertvector(
+		lanes_pick(us < PREDICTED_MAX_US, us, lanes_all(PREDICTED_MAX_US)), lanes_i32);
+}
+
+static inline void score_some(
+	struct board *b, const struct question *q, lanes_f32 first, lanes_f32 gap, unsigned i)
+{
+	lanes_f32 errors = lanes_load(&b->errors[i]), total = first + gap * (float)q->output;
+	lanes_f32 inflight =
+		__builtin_convertvector(lanes_load_int(&b->pending[i]), lanes_f32) + 1.0f;
+	lanes_f32 score;
+
+	lanes_store_int(&b->first_us[i], whole_us(first));
+	lanes_store_int(&b->total_us[i], whole_us(total));
+	inflight = lanes_max(inflight, lanes_all(1));
+	score = lanes_ln((total + lanes_load(&b->wait_us[i])) * inflight) * q->latency;
+	if (q->cost > 0)
+		score += lanes_ln(lanes_load(&b->price[i])) * q->cost;
+	score -= lanes_ln(1.0f - errors) * q->reliability;
+	score += lanes_pick(errors > ROUTER_SICK_ERRORS, lanes_all(SICK), lanes_all(0));
+	lanes_store(&b->score[i],
+		lanes_pick(lanes_load_int(&b->counts[i]), score, lanes_all(OUT_SCORE)));
+}
+
+/* What nobody knows the price of counts as dear as the dearest. */
+static void guess_prices(struct board *b)
+{
+	lanes_f32 dear = lanes_all(1);
+	float dearest = 1;
+
+	for (unsigned i = 0; i < b->count; i += LANES)
+		dear = lanes_max(dear, lanes_load(&b->price[i]));
+	for (unsigned i = 0; i < LANES; i++)
+		dearest = dear[i] > dearest ? dear[i] : dearest;
+	for (unsigned i = 0; i < b->count; i += LANES) {
+		lanes_f32 price = lanes_load(&b->price[i]);
+
+		lanes_store(&b->price[i], lanes_pick(price == 0, lanes_all(dearest), price));
+	}
+}
+
+/* Whether any is not just what was learned of it: then the medians are needed. */
+static bool read_all(struct board *b, const struct question *q)
+{
+	lanes_i32 now_ms = { q->now_ms, q->now_ms, q->now_ms, q->now_ms };
+	lanes_i32 drawn = { 0, 0, 0, 0 };
+
+	for (unsigned i = 0; i < b->count; i += LANES) {
+		lanes_i32 counts = lanes_load_int(&b->counts[i]);
+		lanes_f32 share = lanes_load(&b->share[i]);
+
+		read_words(&b->first_bits[i], &b->first_ms[i], now_ms, counts, share, &b->first[i],
+			&b->first_keep[i], &drawn);
+		read_words(&b->gap_bits[i], &b->gap_ms[i], now_ms, counts, share, &b->gap[i],
+			&b->gap_keep[i], &drawn);
+	}
+	return (drawn[0] | drawn[1] | drawn[2] | drawn[3]) != 0;
+}
+
+static void score_all(struct board *b, const struct question *q)
+{
+	float first_ln, gap_ln;
+
+	if (q->cost > 0)
+		guess_prices(b);
+	b->learned = true;
+	if (!read_all(b, q)) {
+		for (unsigned i = 0; i < b->count; i += LANES)
+			score_some(b, q, lanes_exp(lanes_load(&b->first[i])),
+				lanes_exp(lanes_load(&b->gap[i])), i);
+		return;
+	}
+	first_ln = median(b, b->first, 0);
+	gap_ln = median(b, b->gap, NO_GAP_LN_US);
+	b->learned = first_ln != 0;
+	if (!b->learned)
+		first_ln = UNKNOWN_LN_US;
+	for (unsigned i = 0; i < b->count; i += LANES) {
+		lanes_f32 share = lanes_load(&b->share[i]);
+
+		score_some(b, q, drawn(&b->first[i], &b->first_keep[i], share, first_ln),
+			drawn(&b->gap[i], &b->gap_keep[i], share, gap_ln), i);
+	}
+}
+
+/* Sorts into order; those left out come last. Returns how many are usable. */
+static unsigned sort(struct board *b)
+{
+	rank_all(b->score, b->rank, b->count);
+	for (unsigned i = 0; i < b->count; i++)
+		b->order[b->rank[i]] = (uint8_t)i;
+	return b->uses;
+}
+
+/* ---- the first ---- */
+
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return x ^ (x >> 31);
+}
+
+/* From 0 to n - 1, of 32 random bits. */
+static unsigned below(uint32_t random, unsigned n)
+{
+	return (unsigned)((uint64_t)random * n >> 32);
+}
+
+static void move_first(struct board *b, unsigned position)
+{
+	uint8_t first = b->order[position];
+
+	for (unsigned i = position; i > 0; i--)
+		b->order[i] = b->order[i - 1];
+	b->order[0] = first;
+}
+
+/* 0: never; what is ahead is garbage. */
+static uint64_t tried_ns(const struct question *q, int i)
+{
+	uint64_t ns = atomic_load_explicit(
+		&q->r->target[q->candidate[i].row].tried_ns, memory_order_relaxed);
+
+	return ns > q->now_ns + ROUTER_AHEAD_NS ? 0 : ns;
+}
+
+/* Of those in the mask, that nobody tried for longest; never at a multiple of the best price. */
+static int oldest(const struct board *b, const struct question *q, uint32_t mask)
+{
+	float cheapest = OUT_SCORE;
+	int found = -1;
+
+	for (uint32_t left = b->usable; left != 0; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+
+		if (b->price[i] < cheapest)
+			cheapest = b->price[i];
+	}
+	for (uint32_t left = mask; left != 0; left &= left - 1) {
+		int i = __builtin_ctz(left);
+
+		if (q->cost * ewma_ln(b->price[i] / cheapest) > NEAR + NEAR_LEAST)
+			continue;
+		if (found < 0 || tried_ns(q, i) < tried_ns(q, found))
+			found = i;
+	}
+	return found;
+}
+
+/* Now and then one that would not be first by its score, so that it is learned of; -1: not now. */
+static int explore(const struct board *b, const struct question *q)
+{
+	uint32_t cold = b->cold & b->usable & ~b->probe, failing = 0, roll = (uint32_t)q->random;
+	uint32_t probe = b->probe & b->usable, stale;
+
+	for (uint32_t left = cold; left != 0; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+
+		if (b->errors[i] >= ROUTER_SICK_ERRORS)
+			failing |= UINT32_C(1) << i;
+		if (b->pending[i] != 0)
+			cold &= ~(UINT32_C(1) << i);
+	}
+	cold &= ~failing;
+	stale = b->stale & b->usable & ~b->probe & (~b->cold | failing);
+	if (roll < STALE_SHARE)
+		return stale ? oldest(b, q, stale) : -1;
+	if (roll < STALE_SHARE + COLD_SHARE)
+		return cold ? oldest(b, q, cold) : -1;
+	if (roll < STALE_SHARE + COLD_SHARE + PROBE_SHARE)
+		return probe ? oldest(b, q, probe) : -1;
+	return -1;
+}
+
+/* Those that may be first by their score: known and well, unless there is none. */
+static uint32_t eligible(const struct board *b)
+{
+	uint32_t mask = b->usable & ~(b->cold | b->probe | b->held);
+
+	return mask & ~b->sick ? mask : b->usable;
+}
+
+/* The better of two drawn among those near the best. */
+static void choose(struct board *b, const struct question *q, uint32_t mask, unsigned usable)
+{
+	uint8_t position[ROUTER_CANDIDATES];
+	float bound = OUT_SCORE;
+	unsigned near = 0, one, two;
+
+	for (unsigned p = 0; p < usable; p++) {
+		unsigned i = b->order[p];
+
+		if (aux_unlikely((mask >> i & 1) == 0))
+			continue;
+		if (b->score[i] > bound)
+			break;
+		if (near == 0)
+			bound = b->score[i] + q->latency * NEAR + NEAR_LEAST;
+		position[near++] = (uint8_t)p;
+	}
+	if (near == 0)
+		return;
+	one = below((uint32_t)(q->random >> 32), near);
+	if (near > 1) {
+		two = below((uint32_t)(q->random >> 16), near - 1);
+		two += two >= one;
+		one = two < one ? two : one;
+	}
+	move_first(b, position[one]);
+}
+
+static void choose_or_explore(struct board *b, const struct question *q, unsigned usable)
+{
+	bool is_panic = b->reason[b->order[0]] == ROUTER_PANIC;
+	uint32_t interesting = (b->cold | b->probe | b->stale) & b->usable, mask = eligible(b);
+	int first = interesting && !is_panic && usable > 1 ? explore(b, q) : -1;
+
+	if (is_panic) {
+		choose(b, q, mask, usable);
+		return;
+	}
+	for (uint32_t left = b->usable & ~mask; left != 0; left &= left - 1)
+		b->reason[__builtin_ctz(left)] = ROUTER_COLD;
+	if (first < 0) {
+		choose(b, q, mask, usable);
+		b->reason[b->order[0]] = ROUTER_CHOSEN;
+	} else {
+		move_first(b, (unsigned)b->rank[first]);
+		b->reason[first] = ROUTER_EXPLORED;
+	}
+}
+
+/* ---- strategies that learn nothing ---- */
+
+/* Drawn without replacement by weight (Efraimidis and Spirakis 2006): in the order of -ln(u) / w. */
+static void score_weighted(
+	struct board *b, const struct question *q, const struct router_candidate *candidate)
+{
+	uint64_t random = q->random;
+
+	for (uint32_t left = b->usable; left != 0; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+
+		random = mix(random + UINT64_C(0x9e3779b97f4a7c15));
+		b->score[i] = -ewma_ln((float)((random >> 40) + 1) / (float)(1 << 24)) /
+			((float)candidate[i].weight + 1e-9f);
+	}
+}
+
+static void score_turn(struct board *b, uint64_t turn)
+{
+	uint64_t usable = b->uses, k = 0;
+
+	for (uint32_t left = b->usable; left != 0; left &= left - 1)
+		b->score[__builtin_ctz(left)] = (float)((usable - turn % usable + k++) % usable);
+}
+
+static void score_plainly(const struct region *r, struct board *b, const struct question *q,
+	const struct router_candidate *candidate, shared_u64 *turn)
+{
+	if (q->query->strategy == ROUTER_WEIGHTED) {
+		score_weighted(b, q, candidate);
+	} else if (q->query->strategy == ROUTER_ROUND_ROBIN && b->usable != 0) {
+		score_turn(b,
+			turn && r->writable ?
+				atomic_fetch_add_explicit(turn, 1, memory_order_relaxed) :
+				q->random >> 32);
+	} else {
+		for (uint32_t left = b->usable; left != 0; left &= left - 1)
+			b->score[__builtin_ctz(left)] = (float)__builtin_ctz(left);
+	}
+}
+
+/* ---- decide ---- */
+
+static void set_weights(struct question *q)
+{
+	const struct router_query *query = q->query;
+	float cost = 0, latency = TIE_WEIGHT, reliability = 0, sum;
+
+	switch (query->strategy) {
+	case ROUTER_COST:
+		cost = FULL_WEIGHT;
+		break;
+	case ROUTER_LATENCY:
+		latency = FULL_WEIGHT;
+		break;
+	case ROUTER_RELIABILITY:
+		reliability = FULL_WEIGHT;
+		break;
+	default:
+		cost = query->weight_cost;
+		latency = query->weight_latency;
+		reliability = query->weight_reliability;
+		break;
+	}
+	sum = cost + latency + reliability;
+	sum = sum > 0 ? 1 / sum : 0;
+	q->cost = sum > 0 ? cost * sum : 1.0f / 3;
+	q->latency = sum > 0 ? latency * sum : 1.0f / 3;
+	q->reliability = 1 + RELIABILITY_FACTOR * (sum > 0 ? reliability * sum : 1.0f / 3);
+}
+
+/* In place: a copy would wait for its stores. */
+static void prepare(struct question *q, const struct region *r, const struct router_query *query,
+	const struct router_candidate *candidate, uint64_t now_ns)
+{
+	uint64_t input = min_u64(query->input_tokens, TOKENS_MAX);
+	uint64_t cached = min_u64(query->cached_tokens, input);
+
+	q->r = r;
+	q->candidate = candidate;
+	q->query = query;
+	q->prompt_class = target_prompt_class(query->input_tokens);
+	q->cached = cached;
+	q->fresh = input - cached;
+	q->output = min_u64(query->output_tokens, TOKENS_MAX);
+	q->now_ms = (int32_t)(uint32_t)(now_ns / NSEC_PER_MSEC);
+	q->now_ns = now_ns;
+	q->stale_ns = now_ns > ROUTER_STALE_NS ? now_ns - ROUTER_STALE_NS : 0;
+	q->random = mix(query->random);
+	set_weights(q);
+}
+
+static void answer(const struct board *b, struct router_decision *out)
+{
+	uint32_t told = b->learned ? UINT32_MAX : 0;
+
+	for (unsigned p = 0; p < b->count; p++) {
+		unsigned i = b->order[p];
+
+		out->choice[p] = (struct router_choice){
+			.candidate = (uint8_t)i,
+			.reason = b->reason[i],
+			.wait_ns = b->wait_ns[i],
+			.first_token_us = (uint32_t)b->first_us[i] & told,
+			.total_us = (uint32_t)b->total_us[i] & told,
+			.cost_nanousd = b->cost[i],
+			.score = b->score[i],
+		};
+	}
+}
+
+static uint64_t earliest(const struct board *b)
+{
+	uint64_t wait_ns = UINT64_MAX;
+
+	for (unsigned i = 0; i < b->count; i++)
+		if (b->reason[i] == ROUTER_OUT_BREAKER || b->reason[i] == ROUTER_OUT_BUDGET ||
+			b->reason[i] == ROUTER_OUT_PAUSED)
+			wait_ns = min_u64(wait_ns, b->wait_ns[i]);
+	return wait_ns;
+}
+
+void router_decide(const struct region *r, const struct router_query *query,
+	const struct router_candidate *candidate, unsigned count, shared_u64 *turn, uint64_t now_ns,
+	struct router_decision *out)
+{
+	struct question q;
+	struct board b;
+	unsigned usable;
+
+	count = count < ROUTER_CANDIDATES ? count : ROUTER_CANDIDATES;
+	prepare(&q, r, query, candidate, now_ns);
+	router_look(&b, &q, count);
+	score_all(&b, &q);
+	if (query->strategy >= ROUTER_ROUND_ROBIN)
+		score_plainly(r, &b, &q, candidate, turn);
+	usable = sort(&b);
+	if (usable > 0 && query->strategy < ROUTER_ROUND_ROBIN)
+		choose_or_explore(&b, &q, usable);
+	else if (usable > 0 && b.reason[b.order[0]] == ROUTER_FALLBACK)
+		b.reason[b.order[0]] = ROUTER_CHOSEN;
+	out->count = count;
+	out->usable = usable;
+	out->wait_ns = usable > 0 ? 0 : earliest(&b);
+	answer(&b, out);
+}

@@ -1,0 +1,60 @@
+#pragma once
+
+/*
+ * Between router_look.c, which finds out what is known of the candidates, and router.c, which makes an
+ * order of it.
+ */
+
+#include "shm/lanes.h"
+#include "shm/layout.h"
+#include "shm/router.h"
+
+#define ROUTER_STALE_NS (UINT64_C(60) * 1000000000)
+/* How far ahead of the caller's clock another process' may be. */
+#define ROUTER_AHEAD_NS UINT64_C(1000000000)
+#define ROUTER_SICK_ERRORS 0.5f
+/* Free is cheap, but not infinitely so: 100 nano-USD, in pico. */
+#define ROUTER_PRICE_FLOOR 1e5f
+
+/* What is known of the candidates, one array per number, so that the formulas run on several at
+ * once. Bit i of a mask is of candidate i. */
+struct board {
+	/* as found */
+	int32_t first_bits[ROUTER_CANDIDATES], first_ms[ROUTER_CANDIDATES];
+	int32_t gap_bits[ROUTER_CANDIDATES], gap_ms[ROUTER_CANDIDATES];
+	int32_t pending[ROUTER_CANDIDATES];
+	float share[ROUTER_CANDIDATES]; /* of its own in what it is taken for: few samples, less */
+	float errors[ROUTER_CANDIDATES];
+	float price[ROUTER_CANDIDATES]; /* pico-USD and floor; 0: not known */
+	float wait_us[ROUTER_CANDIDATES];
+	int32_t counts[ROUTER_CANDIDATES]; /* -1: usable, 0: not */
+	/* made of it */
+	float first[ROUTER_CANDIDATES], first_keep[ROUTER_CANDIDATES]; /* ln(us); 0: not known */
+	float gap[ROUTER_CANDIDATES], gap_keep[ROUTER_CANDIDATES];
+	int32_t first_us[ROUTER_CANDIDATES], total_us[ROUTER_CANDIDATES];
+	float score[ROUTER_CANDIDATES];
+	int32_t rank[ROUTER_CANDIDATES];
+	int64_t cost[ROUTER_CANDIDATES];
+	uint64_t wait_ns[ROUTER_CANDIDATES];
+	uint8_t reason[ROUTER_CANDIDATES];
+	uint8_t order[ROUTER_CANDIDATES]; /* candidates, best first */
+	unsigned count, uses;             /* candidates; usable ones */
+	uint32_t usable, open, cold, probe, stale, held, sick;
+	bool learned;
+} __attribute__((aligned(LANES_ALIGN)));
+
+/* The question, made ready. */
+struct question {
+	const struct region *r;
+	const struct router_candidate *candidate;
+	const struct router_query *query;
+	float latency, cost, reliability; /* weights; the first two together at most 1 */
+	unsigned prompt_class;
+	uint64_t fresh, cached, output; /* tokens */
+	int32_t now_ms;
+	uint64_t now_ns, stale_ns; /* not tried since then: for too long */
+	uint64_t random;
+};
+
+/* All candidates, and what is usable of them: panic included. */
+void router_look(struct board *b, const struct question *q, unsigned count);

@@ -1,0 +1,183 @@
+/* llmkit breakers: the health of every target; opening, closing and resetting by hand. */
+
+#include <stdio.h>
+#include <string.h>
+#include "base/aux.h"
+#include "base/clock.h"
+#include "proto/json.h"
+#include "proto/utf8.h"
+#include "shm/breaker.h"
+#include "shm/target.h"
+#include "tools/command.h"
+#include "tools/units.h"
+
+static const char usage[] =
+	"usage: llmkit breakers [--json] [--region FILE] [--socket PATH]\n"
+	"       llmkit breakers open TARGET | close TARGET | reset TARGET\n"
+	"\n"
+	"Lists the circuit breaker of every provider and model, and what it has seen: calls, errors,\n"
+	"the ratio of the last window, time to first token (mean, p50, p99).\n"
+	"\n"
+	"  open TARGET        stays open until it is closed by hand\n"
+	"  close TARGET       closes it\n"
+	"  reset TARGET       closes it and forgets what was learned\n"
+	"\n"
+	"TARGET is PROVIDER or PROVIDER/MODEL.\n"
+	"\n"
+	"      --json         one JSON object\n"
+	"      --region FILE  the region's file (default: beside the socket)\n"
+	"  -s, --socket PATH  the daemon's socket\n"
+	"  -h, --help         this text\n";
+
+struct health {
+	struct target_view target;
+	struct breaker_view breaker;
+};
+
+static bool health_of(const struct region *r, uint32_t row, uint64_t now_ns, struct health *h)
+{
+	if (!target_view(r, row, &h->target) || !breaker_view(r, row, now_ns, &h->breaker))
+		return false;
+	/* Participants may have written anything here. */
+	utf8_repair(h->target.name, strlen(h->target.name));
+	return true;
+}
+
+static void print_one(const struct health *h, uint64_t now_ns)
+{
+	const struct breaker_view *b = &h->breaker;
+	char mean[UNITS_TEXT], p50[UNITS_TEXT], p99[UNITS_TEXT], retry[UNITS_TEXT],
+		calls[UNITS_TEXT], errors[UNITS_TEXT];
+	uint64_t paused_ns = h->target.pause_ns > now_ns ? h->target.pause_ns - now_ns : 0;
+
+	printf("%-40s %-9s %8s %8s %5.1f%% %7llu %9s %9s %9s", h->target.name,
+		breaker_state_name(b->state), units_count(b->requests, calls),
+		units_count(b->errors, errors), b->error_ratio * 100,
+		(unsigned long long)h->target.pending, units_duration(b->mean_us * 1000, mean),
+		units_duration(b->p50_us * 1000, p50), units_duration(b->p99_us * 1000, p99));
+	if (b->forced)
+		printf("  by hand");
+	else if (b->state != BREAKER_CLOSED)
+		printf("  again in %s", units_duration(b->retry_ns, retry));
+	if (paused_ns)
+		printf("  paused %s", units_duration(paused_ns, retry));
+	putchar('\n');
+}
+
+static int print_text(const struct region *r, uint64_t now_ns)
+{
+	struct health h;
+	unsigned count = 0;
+
+	for (uint32_t i = 0; i < r->targets; i++) {
+		if (!health_of(r, i, now_ns, &h))
+			continue;
+		if (count++ == 0)
+			printf("%-40s %-9s %8s %8s %6s %7s %9s %9s %9s\n", "TARGET", "STATE",
+				"CALLS", "ERRORS", "RATIO", "FLIGHT", "MEAN", "P50", "P99");
+		print_one(&h, now_ns);
+	}
+	if (count == 0)
+		puts("no targets are configured");
+	return COMMAND_OK;
+}
+
+static void json_one(struct json *j, const struct health *h, uint64_t now_ns)
+{
+	const struct breaker_view *b = &h->breaker;
+
+	json_object_begin(j, NULL);
+	json_str(j, "target", str_of(h->target.name));
+	json_str(j, "state", str_of(breaker_state_name(b->state)));
+	json_bool(j, "forced", b->forced);
+	json_uint(j, "retry_ns", b->retry_ns);
+	json_uint(j, "probes_out", b->probes_out);
+	json_uint(j, "requests", b->requests);
+	json_uint(j, "errors", b->errors);
+	json_real(j, "error_ratio", b->error_ratio);
+	json_uint(j, "transitions", b->transitions);
+	json_uint(j, "pending", h->target.pending);
+	json_uint(j, "paused_ns",
+		h->target.pause_ns > now_ns ? h->target.pause_ns - now_ns : 0);
+	json_uint(j, "mean_us", b->mean_us);
+	json_uint(j, "p50_us", b->p50_us);
+	json_uint(j, "p99_us", b->p99_us);
+	json_object_end(j);
+}
+
+static int print_json(const struct region *r, uint64_t now_ns)
+{
+	aux_cleanup(buffer_deinit) struct buffer out = BUFFER_NULL;
+	aux_cleanup(json_freep) struct json *j = json_new();
+	struct health h;
+
+	if (!j)
+		return COMMAND_FAILED;
+	json_object_begin(j, NULL);
+	json_array_begin(j, "breakers");
+	for (uint32_t i = 0; i < r->targets; i++)
+		if (health_of(r, i, now_ns, &h))
+			json_one(j, &h, now_ns);
+	json_array_end(j);
+	json_object_end(j);
+	if (json_finish(j, true, &out) < 0)
+		return COMMAND_FAILED;
+	printf("%.*s\n", STR_ARG(buffer_str(&out)));
+	return COMMAND_OK;
+}
+
+static int list(const struct command_common *common)
+{
+	struct region r = REGION_NULL;
+	uint64_t now_ns;
+	int code = command_attach(&r, "breakers", common->region, common->socket);
+
+	now_ns = clock_boottime_ns();
+	if (code == COMMAND_OK)
+		code = common->json ? print_json(&r, now_ns) : print_text(&r, now_ns);
+	region_detach(&r);
+	return code;
+}
+
+static int act(const struct command_common *common, const char *verb, const char *target)
+{
+	static const struct {
+		const char *name, *verb;
+	} acts[] = {
+		{ "open", "breaker-open" },
+		{ "close", "breaker-close" },
+		{ "reset", "breaker-reset" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(acts); i++)
+		if (strcmp(verb, acts[i].name) == 0)
+			return command_ask(common->socket, acts[i].verb, target);
+	fprintf(stderr, "llmkit breakers: no act \"%s\": open, close or reset\n", verb);
+	return COMMAND_USAGE;
+}
+
+int cmd_breakers(int argc, char **argv)
+{
+	static const struct option options[] = {
+		COMMAND_OPTION_JSON,
+		COMMAND_OPTION_REGION,
+		COMMAND_OPTION_SOCKET,
+		COMMAND_OPTION_HELP,
+		{ 0 },
+	};
+	struct command_common common = { 0 };
+	int option = command_next_option(argc, argv, "s:h", options, &common);
+
+	if (option == 'h')
+		return command_help(usage);
+	if (option != -1)
+		return command_usage(argv);
+	if (argc - optind == 2)
+		return act(&common, argv[optind], argv[optind + 1]);
+	if (argc - optind == 1) {
+		fprintf(stderr, "llmkit breakers: %s needs a target: PROVIDER or PROVIDER/MODEL\n",
+			argv[optind]);
+		return COMMAND_USAGE;
+	}
+	return command_has_rest(argc, argv) ? COMMAND_USAGE : list(&common);
+}

@@ -1,0 +1,172 @@
+/* llmkit limits: what is configured, used and left; resetting and resuming. */
+
+#include <stdio.h>
+#include <string.h>
+#include "base/aux.h"
+#include "base/clock.h"
+#include "proto/json.h"
+#include "proto/utf8.h"
+#include "shm/bucket_table.h"
+#include "tools/command.h"
+#include "tools/units.h"
+
+static const char usage[] =
+	"usage: llmkit limits [--json] [--region FILE] [--socket PATH]\n"
+	"       llmkit limits reset LABEL | resume LABEL\n"
+	"\n"
+	"Lists the limits that all processes of this host share: what each allows, what is owed, in\n"
+	"flight and left, and how long until all of it is back. A label is \"SCOPE NAME RESOURCE\",\n"
+	"as this list and refusals have it.\n"
+	"\n"
+	"  reset LABEL        as if nothing were owed (what is in flight stays)\n"
+	"  resume LABEL       ends a pause that a provider's 429 began\n"
+	"\n"
+	"      --json         one JSON object\n"
+	"      --region FILE  the region's file (default: beside the socket)\n"
+	"  -s, --socket PATH  the daemon's socket\n"
+	"  -h, --help         this text\n";
+
+static void label_of(const struct bucket_view *v, char *out, size_t size)
+{
+	snprintf(out, size, "%s %s %s", bucket_scope_name(v->scope), v->name,
+		bucket_resource_name(v->resource));
+	/* Participants may have written anything here. */
+	utf8_repair(out, strlen(out));
+}
+
+static uint64_t pause_left(const struct bucket_view *v, uint64_t now_ns)
+{
+	return v->pause_ns > now_ns ? v->pause_ns - now_ns : 0;
+}
+
+static void print_one(const struct bucket_view *v, uint64_t now_ns)
+{
+	char label[256], rate[UNITS_TEXT], burst[UNITS_TEXT], owed[UNITS_TEXT], held[UNITS_TEXT],
+		left[UNITS_TEXT], full[UNITS_TEXT], admitted[UNITS_TEXT], rejected[UNITS_TEXT];
+	uint64_t paused_ns = pause_left(v, now_ns);
+
+	label_of(v, label, sizeof(label));
+	printf("%-44s %14s %8s %8s %8s %8s %10s %9s %9s%s", label,
+		units_rate(v->resource, v->limit, v->window_ns, rate),
+		units_amount(v->resource, v->burst, burst),
+		units_amount(v->resource, v->owed, owed), units_amount(v->resource, v->held, held),
+		units_amount(v->resource, v->available, left), units_duration(v->full_ns, full),
+		units_count(v->admitted, admitted), units_count(v->rejected, rejected),
+		v->origin == BUCKET_ORIGIN_TEMPLATE ? "  template" : "");
+	if (paused_ns)
+		printf("  paused %s", units_duration(paused_ns, full));
+	putchar('\n');
+}
+
+static int print_text(const struct region *r, uint64_t now_ns)
+{
+	struct bucket_view v;
+	unsigned count = 0;
+
+	for (uint32_t i = 0; i < r->buckets; i++) {
+		if (!bucket_view(r, i, now_ns, &v))
+			continue;
+		if (count++ == 0)
+			printf("%-44s %14s %8s %8s %8s %8s %10s %9s %9s\n", "LIMIT", "RATE",
+				"BURST", "OWED", "HELD", "LEFT", "FULL IN", "ADMITTED",
+				"REJECTED");
+		print_one(&v, now_ns);
+	}
+	if (count == 0)
+		puts("no limits are configured");
+	return COMMAND_OK;
+}
+
+static void json_one(struct json *j, const struct bucket_view *v, uint64_t now_ns)
+{
+	char label[256];
+
+	label_of(v, label, sizeof(label));
+	json_object_begin(j, NULL);
+	json_str(j, "label", str_of(label));
+	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
+	json_str(j, "resource", str_of(bucket_resource_name(v->resource)));
+	json_uint(j, "limit", v->limit);
+	json_uint(j, "window_ns", v->window_ns);
+	json_uint(j, "burst", v->burst);
+	json_uint(j, "owed", v->owed);
+	json_uint(j, "held", v->held);
+	json_uint(j, "available", v->available);
+	json_uint(j, "full_ns", v->full_ns);
+	json_uint(j, "paused_ns", pause_left(v, now_ns));
+	json_uint(j, "admitted", v->admitted);
+	json_uint(j, "rejected", v->rejected);
+	json_bool(j, "template", v->origin == BUCKET_ORIGIN_TEMPLATE);
+	json_object_end(j);
+}
+
+static int print_json(const struct region *r, uint64_t now_ns)
+{
+	aux_cleanup(buffer_deinit) struct buffer out = BUFFER_NULL;
+	aux_cleanup(json_freep) struct json *j = json_new();
+	struct bucket_view v;
+
+	if (!j)
+		return COMMAND_FAILED;
+	json_object_begin(j, NULL);
+	json_array_begin(j, "limits");
+	for (uint32_t i = 0; i < r->buckets; i++)
+		if (bucket_view(r, i, now_ns, &v))
+			json_one(j, &v, now_ns);
+	json_array_end(j);
+	json_object_end(j);
+	if (json_finish(j, true, &out) < 0)
+		return COMMAND_FAILED;
+	printf("%.*s\n", STR_ARG(buffer_str(&out)));
+	return COMMAND_OK;
+}
+
+static int list(const struct command_common *common)
+{
+	struct region r = REGION_NULL;
+	uint64_t now_ns;
+	int code = command_attach(&r, "limits", common->region, common->socket);
+
+	now_ns = clock_boottime_ns();
+	if (code == COMMAND_OK)
+		code = common->json ? print_json(&r, now_ns) : print_text(&r, now_ns);
+	region_detach(&r);
+	return code;
+}
+
+static int act(const struct command_common *common, const char *verb, const char *label)
+{
+	if (strcmp(verb, "reset") == 0)
+		return command_ask(common->socket, "limit-reset", label);
+	if (strcmp(verb, "resume") == 0)
+		return command_ask(common->socket, "limit-resume", label);
+	fprintf(stderr, "llmkit limits: no act \"%s\": reset or resume\n", verb);
+	return COMMAND_USAGE;
+}
+
+int cmd_limits(int argc, char **argv)
+{
+	static const struct option options[] = {
+		COMMAND_OPTION_JSON,
+		COMMAND_OPTION_REGION,
+		COMMAND_OPTION_SOCKET,
+		COMMAND_OPTION_HELP,
+		{ 0 },
+	};
+	struct command_common common = { 0 };
+	int option = command_next_option(argc, argv, "s:h", options, &common);
+
+	if (option == 'h')
+		return command_help(usage);
+	if (option != -1)
+		return command_usage(argv);
+	if (argc - optind == 2)
+		return act(&common, argv[optind], argv[optind + 1]);
+	if (argc - optind == 1) {
+		fprintf(stderr, "llmkit limits: %s needs a label in quotes, such as "
+				"\"provider openai requests\"\n",
+			argv[optind]);
+		return COMMAND_USAGE;
+	}
+	return command_has_rest(argc, argv) ? COMMAND_USAGE : list(&common);
+}
