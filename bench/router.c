@@ -1,7 +1,7 @@
 /*
- * What routing costs, with everything real: targets, their breakers and providers' breakers, windows of
- * errors, limits of three levels per target. Prints one JSON object per metric (bench/report.h).
- * --quick for a few seconds. Nanoseconds are CPU time.
+ * What routing costs, with everything real: targets, their breakers and providers' breakers,
+ * windows of errors, limits of three levels per target. Prints one JSON object per metric
+ * (bench/report.h). --quick for a few seconds. Nanoseconds are CPU time.
  *
  *     route8_ns, route32_ns          router_decide() among 8 and 32, all well, balanced
  *     route8_errors_ns               and where each has failures in its window

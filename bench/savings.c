@@ -1,12 +1,12 @@
 /*
- * What routing saves on a simulated workload: the real router, targets and breakers in virtual time
- * (tests/unit/router-sim.h), against taking turns: "plain", which knows no breaker and tries once, and
- * strategy round_robin, which has both. Prints one JSON object per metric. A
- * seed is a run; the figures are of the seeds given (default 1 to 5) together.
+ * What routing saves on a simulated workload: the real router, targets and breakers in virtual
+ * time (tests/unit/router-sim.h), against taking turns: "plain", which knows no breaker and tries
+ * once, and strategy round_robin, which has both. Prints one JSON object per metric. A seed is a
+ * run; the figures are of the seeds given (default 1 to 5) together.
  *
- * The workload: 100,000 calls as a Poisson stream of 10 a second, 2.8 hours. Prompts are lognormal, median
- * 800 tokens, sigma 1 of ln, at most 30,000; answers median 250, sigma 0.8, at most 4,000. Six targets that
- * can stand in for each other:
+ * The workload: 100,000 calls as a Poisson stream of 10 a second, 2.8 hours. Prompts are
+ * lognormal, median 800 tokens, sigma 1 of ln, at most 30,000; answers median 250, sigma 0.8, at
+ * most 4,000. Six targets that can stand in for each other:
  *
  *            USD per million tokens    to first token       between   calls
  *            input    output           median    sigma      tokens    that fail, after 1.5 s
@@ -17,8 +17,9 @@
  *     e      0.90      0.90            900 ms    0.60       20 ms     2.0 %
  *     f      2.00      6.00            500 ms    0.40       16 ms     0.6 %
  *
- * Every 20 minutes one of them, at random, takes 5 times as long for 2 minutes; every 30 minutes another
- * one fails in 60 % of calls for 90 s. A call that fails goes to the next of its chain at once.
+ * Every 20 minutes one of them, at random, takes 5 times as long for 2 minutes; every 30 minutes
+ * another one fails in 60 % of calls for 90 s. A call that fails goes to the next of its chain at
+ * once.
  *
  *     NAME_usd_per_1000, NAME_seconds       mean price; mean time to the last token, failed tries included
  *     NAME_first_failed_percent             calls whose first try failed: what the user waits for

@@ -110,9 +110,8 @@ static bool pass_breaker(struct region *region, const struct admission_ask *ask,
 }
 
 /* Where no breaker was asked, its statistics are still kept. */
-static void judge_one(const struct region *region, uint32_t row,
-	const struct breaker_ticket *probe, const struct breaker_report *report, uint64_t now_ns,
-	uint64_t random)
+static void judge_one(const struct region *region, uint32_t row, const struct breaker_ticket *probe,
+	const struct breaker_report *report, uint64_t now_ns, uint64_t random)
 {
 	const struct breaker_ticket none = { .row = row, .slot = BREAKER_NO_PROBE };
 
@@ -131,16 +130,16 @@ static void judge(const struct region *region, struct admission_ticket *ticket,
 /* ---- in flight ---- */
 
 /* A count that finds no room in the tables is left out: routing then knows a little less. */
-static void count_pending(const struct region *region, struct admission_ticket *ticket,
-	uint64_t now_ns)
+static void count_pending(
+	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns)
 {
 	if (ticket->target == TARGET_NONE)
 		return;
 	target_tried(region, ticket->target, now_ns);
 	ticket->pending = hold_claim(region, ticket->owner, ticket->lease.hold, now_ns);
 	if (ticket->pending != HOLD_NONE)
-		hold_move(region, ticket->pending, ticket->owner,
-			HOLD_TOTAL_TARGET(ticket->target), 1, 0, NULL);
+		hold_move(region, ticket->pending, ticket->owner, HOLD_TOTAL_TARGET(ticket->target),
+			1, 0, NULL);
 }
 
 static void uncount_pending(const struct region *region, struct admission_ticket *ticket)
@@ -208,6 +207,36 @@ void admission_progress(const struct region *region, struct admission_ticket *ti
 		bucket_progress(region, &ticket->lease, used, now_ns);
 }
 
+static bool is_probe(const struct breaker_ticket *t)
+{
+	return t->row != TARGET_NONE && t->slot != BREAKER_NO_PROBE;
+}
+
+static void prove(const struct region *region, struct breaker_ticket *probe,
+	const struct breaker_report *report, uint64_t now_ns)
+{
+	if (!is_probe(probe))
+		return;
+	breaker_record(region, probe, report, now_ns, 0);
+	*probe = no_probe;
+}
+
+void admission_first_token(const struct region *region, struct admission_ticket *ticket,
+	uint64_t first_token_ns, uint64_t now_ns)
+{
+	const struct breaker_report good = {
+		.outcome = BREAKER_OK,
+		.first_token_ns = first_token_ns,
+	};
+
+	if (!ticket->taken || ticket->judged || ticket->proved ||
+		(!is_probe(&ticket->target_probe) && !is_probe(&ticket->provider_probe)))
+		return;
+	ticket->proved = true;
+	prove(region, &ticket->target_probe, &good, now_ns);
+	prove(region, &ticket->provider_probe, &good, now_ns);
+}
+
 void admission_judge(const struct region *region, struct admission_ticket *ticket,
 	const struct admission_result *result, uint64_t now_ns, uint64_t random)
 {
@@ -223,13 +252,17 @@ void admission_judge(const struct region *region, struct admission_ticket *ticke
 
 	if (!ticket->taken || ticket->judged)
 		return;
-	judge(region, ticket, &report, now_ns, random);
+	/* A probe's success is counted already; its failure after that is one like any other. */
+	if (ticket->proved && result->outcome == BREAKER_OK)
+		ticket->judged = true;
+	else
+		judge(region, ticket, &report, now_ns, random);
 	if (result->outcome == BREAKER_OK && ticket->target != TARGET_NONE)
 		target_learn(region, ticket->target, &sample, now_ns);
 }
 
-static void end_common(const struct region *region, struct admission_ticket *ticket,
-	uint64_t now_ns)
+static void end_common(
+	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns)
 {
 	static const struct breaker_report neutral = { .outcome = BREAKER_NEUTRAL };
 
@@ -275,8 +308,7 @@ static void follow_axis(const struct region *region, const struct admission_tick
 	if (l->has_limit || l->has_remaining)
 		bucket_follow(region, &ticket->set, axis_resource[axis], 60 * NSEC_PER_SEC,
 			l->has_limit ? l->limit : BUCKET_FOLLOW_UNSAID,
-			l->has_remaining ? l->remaining : BUCKET_FOLLOW_UNSAID,
-			now_ns);
+			l->has_remaining ? l->remaining : BUCKET_FOLLOW_UNSAID, now_ns);
 }
 
 uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,

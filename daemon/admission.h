@@ -38,7 +38,7 @@ enum admission_outcome {
 
 struct admission_verdict {
 	enum admission_outcome outcome;
-	uint64_t wait_ns; /* BUCKET_WAIT_SETTLEMENT: until another request ends */
+	uint64_t wait_ns;                /* BUCKET_WAIT_SETTLEMENT: until another request ends */
 	char limit[ADMISSION_LIMIT_MAX]; /* "SCOPE NAME RESOURCE" of the blocking limit */
 	uint64_t burst, used, asked;     /* of the blocking limit, in its units */
 };
@@ -51,6 +51,7 @@ struct admission_ticket {
 	uint64_t owner;
 	uint32_t target, provider, pending; /* pending: the hold that counts at the target */
 	struct breaker_ticket target_probe, provider_probe;
+	bool proved; /* a probe's first token came */
 	bool judged; /* by the breakers */
 };
 
@@ -64,6 +65,11 @@ enum bucket_outcome admission_resolve(struct region *region, const struct bucket
 /* While an answer streams: used since the last call. */
 void admission_progress(const struct region *region, struct admission_ticket *ticket,
 	const struct bucket_cost *used, uint64_t now_ns);
+
+/* The first token of an answer is proof enough for a probe: one that streams for longer than the probe's
+ * lease would count as lost. Does nothing for other attempts. */
+void admission_first_token(const struct region *region, struct admission_ticket *ticket,
+	uint64_t first_token_ns, uint64_t now_ns);
 
 /* How the attempt went, for the breakers of target and provider, and what is learned of the target
  * when it went well. Once; without it, admission_end() counts it as neutral. */

@@ -27,8 +27,8 @@ static struct bucket_names attempt_names(const struct request *r, const struct r
 }
 
 /* Models that nobody configured get a row when they are first asked for, while there is room. */
-static void attempt_make_rows(const struct attempt_scene *scene, const struct config *config,
-	struct route_chain *chain)
+static void attempt_make_rows(
+	const struct attempt_scene *scene, const struct config *config, struct route_chain *chain)
 {
 	char name[TARGET_NAME_TEXT];
 
@@ -133,8 +133,8 @@ void attempt_admit(const struct attempt_scene *scene, struct request *r, uint64_
 	admission_acquire(scene->region, &ask, clock_boottime_ns(), &r->ticket, verdict);
 }
 
-enum status attempt_explain(const struct request *r, const struct admission_verdict *v,
-	char text[ATTEMPT_TEXT_MAX])
+enum status attempt_explain(
+	const struct request *r, const struct admission_verdict *v, char text[ATTEMPT_TEXT_MAX])
 {
 	const char *provider = request_provider(r)->config->name;
 	char when[64] = "retry when another request has ended";
@@ -176,6 +176,9 @@ void attempt_progress(const struct attempt_scene *scene, struct request *r)
 	uint64_t tokens = format_decoder_received(r->decoder) / ATTEMPT_BYTES_PER_TOKEN_LOW;
 	struct bucket_cost used = { 0 };
 
+	if (r->as_stream && r->first_token_ns > r->dispatched_ns)
+		admission_first_token(scene->region, &r->ticket,
+			r->first_token_ns - r->dispatched_ns, loop_now(r->loop));
 	if (tokens < r->progressed + ATTEMPT_PROGRESS_TOKENS)
 		return;
 	used.output_tokens = tokens - r->progressed;
@@ -253,8 +256,8 @@ static struct admission_result attempt_result(const struct request *r, uint64_t 
 	uint64_t since_ns = r->dispatched_ns;
 	struct admission_result result = {
 		.outcome = attempt_outcome(r->failure.status),
-		.input_tokens = r->usage.input > 0 ? (uint64_t)r->usage.input :
-						     r->survey.input_tokens,
+		.input_tokens =
+			r->usage.input > 0 ? (uint64_t)r->usage.input : r->survey.input_tokens,
 	};
 
 	if (!since_ns)

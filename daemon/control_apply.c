@@ -79,8 +79,9 @@ static int apply_target(struct control *c, const char *provider, const char *mod
 	struct target_config *t, const struct breaker_settings *breaker, bool *keep)
 {
 	char name[TARGET_NAME_TEXT];
-	int row, n = snprintf(name, sizeof(name), "%s%s%s", provider, model ? "/" : "",
-			 model ? model : "");
+	int row,
+		n = snprintf(name, sizeof(name), "%s%s%s", provider, model ? "/" : "",
+			model ? model : "");
 
 	if (n >= (int)sizeof(name))
 		return error_origin(-ENAMETOOLONG);
@@ -93,8 +94,8 @@ static int apply_target(struct control *c, const char *provider, const char *mod
 	return row;
 }
 
-static int apply_provider(struct control *c, const struct config *config, unsigned i, bool usable,
-	bool *keep)
+static int apply_provider(
+	struct control *c, const struct config *config, unsigned i, bool usable, bool *keep)
 {
 	const struct config_provider *p = &config->providers[i];
 	struct target_config t = {
@@ -164,8 +165,7 @@ static int apply_route(struct control *c, const struct config *config,
 	for (unsigned i = 0; i < from->target_count && i < ROUTER_CANDIDATES; i++) {
 		const struct config_target *t = &from->targets[i];
 
-		row = apply_route_target(
-			c, config, t, !usable || usable[t->provider], keep_target);
+		row = apply_route_target(c, config, t, !usable || usable[t->provider], keep_target);
 		if (row < 0)
 			return error_trace(row);
 		route.target[route.count].row = (uint32_t)row;

@@ -15,8 +15,8 @@ struct control {
 	struct timebase_tracker timebase;
 	struct loop_timer heartbeat;
 	uint64_t beats;
-	uint64_t owner;      /* of the daemon's own holds */
-	struct list orphans; /* processes that live without a socket of ours */
+	uint64_t owner;              /* of the daemon's own holds */
+	struct list orphans;         /* processes that live without a socket of ours */
 	const struct config *config; /* in force; the catalog's, NULL before the first */
 };
 

@@ -29,8 +29,7 @@ static bool member_is_alive(uint64_t pid, uint64_t start)
 	return !process_is_gone(pid, start);
 }
 
-static void member_tell(
-	struct control *c, uint32_t row, uint8_t to, uint64_t pid, uint64_t now_ns)
+static void member_tell(struct control *c, uint32_t row, uint8_t to, uint64_t pid, uint64_t now_ns)
 {
 	const struct event event = {
 		.time_ns = now_ns,

@@ -153,8 +153,8 @@ static enum verdict step_route(struct request *r)
 		r->ask.model = str_of(r->model);
 	}
 	if (outcome == 0)
-		outcome = route_resolve(
-			r->catalog->config, r->ask.model, r->ask.route, &chain, &why);
+		outcome =
+			route_resolve(r->catalog->config, r->ask.model, r->ask.route, &chain, &why);
 	if (outcome == ROUTE_OK)
 		outcome = attempt_rank(
 			&r->pipeline->scene, r, &chain, pipeline_random(r->pipeline), &why);

@@ -51,8 +51,8 @@ struct request {
 	char *frame; /* the SUBMIT body; ask's views point into it */
 	size_t frame_size;
 	struct msg_submit ask;
-	char *model;          /* owned: of the body, where the envelope names none */
-	struct survey survey; /* of the body */
+	char *model;              /* owned: of the body, where the envelope names none */
+	struct survey survey;     /* of the body */
 	uint64_t output_estimate; /* tokens */
 	uint64_t arrived_ns;
 	struct loop_timer deadline;
@@ -61,9 +61,9 @@ struct request {
 	struct route_target *target; /* the chain */
 	unsigned target_count, attempt;
 	struct admission_ticket ticket;
-	uint64_t dispatched_ns;      /* of this attempt */
-	uint64_t progressed;         /* output tokens settled while this attempt streams */
-	struct feedback *feedback;   /* owned: of a refusal, until its body has come */
+	uint64_t dispatched_ns;    /* of this attempt */
+	uint64_t progressed;       /* output tokens settled while this attempt streams */
+	struct feedback *feedback; /* owned: of a refusal, until its body has come */
 
 	struct buffer body; /* the provider's request body, until it is sent */
 	struct format_plan plan;

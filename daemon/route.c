@@ -27,8 +27,8 @@ static struct route_target *route_add(struct route_chain *chain, unsigned provid
 static const struct config_model *route_find_model(
 	const struct config *config, struct str name, int provider);
 
-static void route_add_configured(struct route_chain *chain, const struct config *config,
-	const struct config_target *from)
+static void route_add_configured(
+	struct route_chain *chain, const struct config *config, const struct config_target *from)
 {
 	struct route_target *t = route_add(chain, from->provider, str_of(from->upstream),
 		str_of(from->model), from->max_tokens);
@@ -90,8 +90,8 @@ static const struct config_model *route_find_model(
 
 static void route_add_row(struct route_chain *chain, const struct config_model *m)
 {
-	struct route_target *t = route_add(
-		chain, m->provider, str_of(m->upstream), str_of(m->name), m->max_tokens);
+	struct route_target *t =
+		route_add(chain, m->provider, str_of(m->upstream), str_of(m->name), m->max_tokens);
 
 	if (t)
 		t->price = &m->price;
@@ -217,10 +217,10 @@ static uint32_t route_row(const struct route_target *t)
 	return t->row != TARGET_NONE ? t->row : t->provider_row;
 }
 
-static bool route_is_hopeless(enum router_reason reason)
+/* Only time is against it. */
+static bool route_must_wait(enum router_reason reason)
 {
-	return reason == ROUTER_OUT_CAPABILITY || reason == ROUTER_OUT_CONTEXT ||
-		reason == ROUTER_OUT_PRICE;
+	return reason == ROUTER_OUT_BUDGET || reason == ROUTER_OUT_PAUSED;
 }
 
 /* Why nothing is left. */
@@ -243,20 +243,6 @@ static int route_explain(const struct config *config, const struct route_chain *
 	return all_context ? ROUTE_E_CONTEXT : ROUTE_E_NO_TARGET;
 }
 
-/* The choice that may still come through: the one that waits least. NULL: none. */
-static const struct router_choice *route_least_bad(const struct router_decision *d)
-{
-	const struct router_choice *best = NULL;
-
-	for (unsigned i = 0; i < d->count; i++) {
-		const struct router_choice *c = &d->choice[i];
-
-		if (!route_is_hopeless(c->reason) && (!best || c->wait_ns < best->wait_ns))
-			best = c;
-	}
-	return best;
-}
-
 static void route_take(struct route_chain *chain, const struct route_chain *all,
 	const struct router_choice *choice)
 {
@@ -264,6 +250,37 @@ static void route_take(struct route_chain *chain, const struct route_chain *all,
 
 	*t = all->target[choice->candidate];
 	t->forced = choice->reason == ROUTER_PANIC;
+}
+
+/* Those that wait least first: perhaps it is over when their turn comes, and else the refusal says
+ * how long it takes. */
+static void route_take_waiting(
+	struct route_chain *chain, const struct route_chain *all, const struct router_decision *d)
+{
+	const struct router_choice *waiting[ROUTE_CHAIN_MAX];
+	unsigned count = 0;
+
+	for (unsigned i = d->usable; i < d->count; i++) {
+		unsigned at = count;
+
+		if (!route_must_wait(d->choice[i].reason))
+			continue;
+		for (; at > 0 && waiting[at - 1]->wait_ns > d->choice[i].wait_ns; at--)
+			waiting[at] = waiting[at - 1];
+		waiting[at] = &d->choice[i];
+		count++;
+	}
+	for (unsigned i = 0; i < count; i++)
+		route_take(chain, all, waiting[i]);
+}
+
+/* What has no key is left for its own error. */
+static void route_take_keyless(
+	struct route_chain *chain, const struct route_chain *all, const struct router_decision *d)
+{
+	for (unsigned i = 0; i < d->count; i++)
+		if (d->choice[i].reason == ROUTER_OUT_UNAVAILABLE)
+			route_take(chain, all, &d->choice[i]);
 }
 
 int route_rank(const struct region *region, const struct config *config, struct route_chain *chain,
@@ -293,7 +310,8 @@ int route_rank(const struct region *region, const struct config *config, struct 
 	chain->count = 0;
 	for (unsigned i = 0; i < decision.usable; i++)
 		route_take(chain, &all, &decision.choice[i]);
-	if (chain->count == 0 && route_least_bad(&decision))
-		route_take(chain, &all, route_least_bad(&decision));
+	route_take_waiting(chain, &all, &decision);
+	if (chain->count == 0)
+		route_take_keyless(chain, &all, &decision);
 	return chain->count ? ROUTE_OK : route_explain(config, &all, &decision, why);
 }

@@ -56,8 +56,8 @@ struct router_query route_query(const struct route_chain *chain);
 
 /*
  * Puts the chain in order and leaves out what cannot take the request. limits: one set per target.
- * What only has to wait for a budget stays when nothing better is left: the one that waits least;
- * so does what has no key, for its own error to tell. ROUTE_OK or an outcome with *why.
+ * What only has to wait, for a budget or a pause, comes last, least wait first; what has no key
+ * stays when nothing else does, for its own error to tell. ROUTE_OK or an outcome with *why.
  */
 int route_rank(const struct region *region, const struct config *config, struct route_chain *chain,
 	const struct bucket_set *limits, const struct router_query *query, uint64_t now_ns,

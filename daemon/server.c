@@ -397,8 +397,8 @@ static int server_take_socket(struct server *s, const struct config *config)
 	}
 	if (r != LISTENER_OK)
 		return r < 0 ? error_trace(r) : SERVER_E_SETUP;
-	return error_trace(control_new(
-		&s->control, s->loop, s->socket, config->runtime, &config->tables));
+	return error_trace(
+		control_new(&s->control, s->loop, s->socket, config->runtime, &config->tables));
 }
 
 static int server_build_upstream(struct server *s, struct config *config)

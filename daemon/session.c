@@ -133,8 +133,7 @@ static void session_attach_region(struct session *s, struct msg_welcome *welcome
 	const struct listener_peer *peer = conn_peer(s->conn);
 
 	if (peer->role == LISTENER_PARTICIPANT) {
-		s->row = control_claim(
-			s->table->control, peer->pid, peer->uid, &welcome->owner);
+		s->row = control_claim(s->table->control, peer->pid, peer->uid, &welcome->owner);
 		if (s->row < 0)
 			log_warning(
 				"no participant row for pid=%d: the table is full", (int)peer->pid);

@@ -7,6 +7,9 @@
 #include <unistd.h>
 #include "shm/bucket_table.h"
 
+/* One copy per kind of attempt: llmkit_acquire() is to cost little more than what it calls. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 #define SLEEP_MAX_NS NSEC_PER_SEC /* a wake-up that was missed costs no more than this */
 
 /* ---- verdicts ---- */
@@ -29,7 +32,7 @@ static uint64_t attempt_asked(const struct bucket_cost *cost, enum bucket_resour
 	}
 }
 
-static inline void attempt_say_admitted(const struct attempt *a)
+ALWAYS_INLINE void attempt_say_admitted(const struct attempt *a)
 {
 	if (!a->verdict)
 		return;
@@ -60,8 +63,8 @@ static int attempt_refused(const struct attempt *a)
 
 /* ---- one try ---- */
 
-/* What marks this process's holds. Without a daemon nobody would see it die: then only the parent of
- * a fork, which attached once, can hold anything. */
+/* What marks this process's holds. Without a daemon nobody would see it die: then only the parent
+ * of a fork, which attached once, can hold anything. */
 static int attempt_owner(struct attempt *a, uint64_t *owner)
 {
 	struct mapping *mapping = a->resolved->mapping;
@@ -77,7 +80,7 @@ static int attempt_owner(struct attempt *a, uint64_t *owner)
 	return LLMKIT_E_BUSY;
 }
 
-static inline int attempt_take(struct attempt *a)
+ALWAYS_INLINE int attempt_take(struct attempt *a)
 {
 	const struct region *region = &a->resolved->mapping->region;
 	const struct bucket_set *set = &a->resolved->set;
@@ -99,7 +102,7 @@ static inline int attempt_take(struct attempt *a)
 	}
 }
 
-static inline int attempt_try(struct attempt *a)
+ALWAYS_INLINE int attempt_try(struct attempt *a)
 {
 	for (int i = 0; i < LIMITS_TRIES; i++) {
 		int r = limits_current(a->limits, &a->resolved, &a->at_ns);
@@ -175,25 +178,24 @@ static uint64_t wait_until(const struct attempt *a, uint64_t deadline_ns)
 
 /*
  * The word is noted, then everything is tried once more, and only then slept on it: whoever settles
- * in between has changed the word, so no wake-up is lost. A refusal by another limit than the word's
- * is slept on as well: its own wake-up may be missed then, for SLEEP_MAX_NS at most.
+ * in between has changed the word, so no wake-up is lost. A refusal by another limit than the
+ * word's is slept on as well: its own wake-up may be missed then, for SLEEP_MAX_NS at most.
  */
 int attempt_until(struct attempt *a, uint64_t deadline_ns)
 {
 	for (;;) {
-		uint32_t row, value = 0;
+		uint32_t value = 0;
 		const uint32_t *word;
 		uint64_t until;
-		int r = attempt_try(a);
+		int r = attempt_once(a);
 
 		if (r != LLMKIT_E_LIMITED || (until = wait_until(a, deadline_ns)) == 0)
 			return r;
-		row = a->result.blocking;
-		word = bucket_wait_word(&a->resolved->mapping->region, row, until);
+		word = bucket_wait_word(&a->resolved->mapping->region, a->result.blocking, until);
 		if (word) {
 			value = atomic_load_explicit(
 				(const _Atomic uint32_t *)word, memory_order_acquire);
-			r = attempt_try(a);
+			r = attempt_once(a);
 			if (r != LLMKIT_E_LIMITED || (until = wait_until(a, deadline_ns)) == 0)
 				return r;
 		}

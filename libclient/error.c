@@ -37,7 +37,7 @@ static const struct {
 	ERROR(SYSTEM, false, "a system call failed; errno says which way"),
 	ERROR(JSON, false, "the text is not valid JSON of the expected kind"),
 	ERROR(LEASE, false,
-		"a limit applies that holds something while a call runs; use llmkit_lease_acquire()"),
+		"a limit applies that is held while a call runs; use llmkit_lease_acquire()"),
 #undef ERROR
 };
 

@@ -126,8 +126,8 @@ int kit_attach_now(struct llmkit *kit);
 /* As kit_enter(); a child also becomes a participant of its own, if there is a daemon; else it goes
  * on without. One try. */
 void kit_enter_attached(struct llmkit *kit);
-/* A region in kit->mapping, attaching when there is none. LLMKIT_E_REGION, _NO_REGION; a mapping may
- * still be read-only. */
+/* A region in kit->mapping, attaching when there is none. LLMKIT_E_REGION, _NO_REGION; a mapping
+ * may still be read-only. */
 int kit_need_region(struct llmkit *kit);
 /* Makes llmkit_fd() readable, when somebody asked for it. lock is held. */
 void kit_notify(struct llmkit *kit);

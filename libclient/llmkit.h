@@ -550,7 +550,8 @@ typedef struct llmkit_ticket {
 /*
  * Asks the breakers of the target and its provider, and counts the call as in flight there.
  * LLMKIT_OK: call it, then llmkit_report() the outcome. LLMKIT_E_CIRCUIT_OPEN: not now, *wait_ns
- * (may be NULL) until it may be tried; LLMKIT_WAIT_SETTLEMENT: until a call in flight there ends.
+ * (may be NULL) until it may be tried; LLMKIT_WAIT_SETTLEMENT: until a call in flight there ends. A
+ * choice whose reason is "panic" is refused like any other while its breaker is open.
  * LLMKIT_E_NO_REGION for observers, LLMKIT_E_UNKNOWN_MODEL: no longer configured,
  * LLMKIT_E_ARGUMENT: no such target, or the ticket has not been reported.
  */

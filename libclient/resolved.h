@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * The limits of one scope, resolved to rows of the region; what taking, leasing, feedback and routing
- * share. Not installed.
+ * The limits of one scope, resolved to rows of the region; what taking, leasing, feedback and
+ * routing share. Not installed.
  *
  * A struct resolved is never changed once published, except for the time of the last check;
  * replaced ones are kept until the handle is closed, since another thread or a lease may be using
@@ -70,21 +70,29 @@ static inline void limits_check_fork(struct llmkit_limits *limits)
 		kit_enter_attached(limits->kit);
 }
 
-/* What the scope means now; looked up again when that is due. */
-static inline int limits_current(
-	struct llmkit_limits *limits, struct resolved **out, uint64_t *now_ns)
+/* What the scope means at now_ns; looked up again when that is due. LLMKIT_E_. */
+static inline int limits_at(struct llmkit_limits *limits, uint64_t now_ns, struct resolved **out)
 {
 	struct resolved *s = atomic_load_explicit(&limits->resolved, memory_order_acquire);
 	int r = LLMKIT_OK;
 
-	*now_ns = limits_now(&s->mapping->region);
 	/* Limits configured since, and another region, are looked for now and then. */
-	if (aux_unlikely(limits_is_due(s, *now_ns) || limits_has_moved(limits, s))) {
-		r = limits_refresh(limits, *now_ns);
+	if (aux_unlikely(limits_is_due(s, now_ns) || limits_has_moved(limits, s))) {
+		r = limits_refresh(limits, now_ns);
 		s = atomic_load_explicit(&limits->resolved, memory_order_acquire);
 	}
 	*out = s;
 	return r;
+}
+
+/* The same now. */
+static inline int limits_current(
+	struct llmkit_limits *limits, struct resolved **out, uint64_t *now_ns)
+{
+	struct resolved *s = atomic_load_explicit(&limits->resolved, memory_order_acquire);
+
+	*now_ns = limits_now(&s->mapping->region);
+	return limits_at(limits, *now_ns, out);
 }
 
 /* "SCOPE NAME RESOURCE" of a row. */

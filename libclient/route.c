@@ -57,14 +57,13 @@ static struct router_query route_query(struct llmkit_targets *targets,
 
 /* The candidates, with the limits that apply to each as they are now. */
 static int route_candidates(struct llmkit_targets *targets, const struct targets_found *found,
-	struct router_candidate *out)
+	uint64_t now_ns, struct router_candidate *out)
 {
 	for (unsigned i = 0; i < found->count; i++) {
 		const struct target_place *place = &found->place[i];
 		llmkit_limits *limits = targets_entry(targets, place->entry)->limits;
 		struct resolved *s = NULL;
-		uint64_t now;
-		int r = limits ? limits_current(limits, &s, &now) : LLMKIT_OK;
+		int r = limits ? limits_at(limits, now_ns, &s) : LLMKIT_OK;
 
 		if (r < 0)
 			return r;
@@ -139,7 +138,7 @@ int llmkit_route(
 	kit_enter_attached(targets->kit);
 	r = targets_current(targets, &found, &now);
 	if (r == LLMKIT_OK)
-		r = route_candidates(targets, found, candidate);
+		r = route_candidates(targets, found, now, candidate);
 	if (r < 0)
 		return r;
 	q = route_query(targets, found, &own, now);

@@ -4,8 +4,8 @@
  * The targets that a name stands for, resolved to rows of the region; what routing and the tickets
  * share. Not installed.
  *
- * As with limits: what was published is never changed, and kept until the handle is closed. A target
- * has one number for the life of the handle, its place in entry[].
+ * As with limits: what was published is never changed, and kept until the handle is closed. A
+ * target has one number for the life of the handle, its place in entry[].
  */
 
 #include "libclient/resolved.h"

@@ -93,8 +93,9 @@ static int wire_sort(struct conn *conn, const struct frame_header *h, const char
 {
 	struct llmkit_stream *stream;
 
+	/* A later daemon may send more than this library knows. */
 	if (!wire_is_for_stream(h->type))
-		return LLMKIT_E_PROTOCOL;
+		return h->type > FRAME_WELCOME ? LLMKIT_OK : LLMKIT_E_PROTOCOL;
 	if (h->request_id == 0)
 		return h->type == FRAME_ERROR ? wire_refused(conn, h, body) : LLMKIT_E_PROTOCOL;
 	/* Unknown ids are streams that were closed while their frames were on the way. */

@@ -516,16 +516,24 @@ static uint64_t backoff_ns(unsigned attempt, uint64_t random)
 	return d / 2 + random % (d / 2);
 }
 
+/* How long an axis with nothing left asks to wait. A reset tells when all of it is back, which is long
+ * after some is: beside a Retry-After only those count that name their renewal period, whose
+ * Retry-After is known to be too short (Azure). */
+static uint64_t level_pause_ns(const struct feedback_level *l, bool told)
+{
+	if (!l->has_remaining || l->remaining != 0 || (told && l->renewal_ns == 0))
+		return 0;
+	return max_u64(l->reset_ns, l->renewal_ns);
+}
+
 uint64_t feedback_pause_ns(const struct feedback *f, unsigned attempt, uint64_t random)
 {
 	uint64_t pause = f->has_retry_after ? f->retry_after_ns : 0;
+	bool told = pause != 0;
 
-	for (unsigned i = 0; i < FEEDBACK_WINDOWS * FEEDBACK_AXES; i++) {
-		const struct feedback_level *l = &f->level[i / FEEDBACK_AXES][i % FEEDBACK_AXES];
-
-		if (l->has_remaining && l->remaining == 0)
-			pause = max_u64(pause, max_u64(l->reset_ns, l->renewal_ns));
-	}
+	for (unsigned i = 0; i < FEEDBACK_WINDOWS * FEEDBACK_AXES; i++)
+		pause = max_u64(pause,
+			level_pause_ns(&f->level[i / FEEDBACK_AXES][i % FEEDBACK_AXES], told));
 	if (pause == 0 && !f->has_retry_after)
 		pause = backoff_ns(attempt, random);
 	return min_u64(max_u64(pause, FEEDBACK_PAUSE_MIN_NS), FEEDBACK_PAUSE_MAX_NS);

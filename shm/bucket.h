@@ -6,16 +6,16 @@
  *
  *   RATE    GCRA in one word (ATM Forum TM 4.0, I.371; "virtual scheduling"). Requests; tokens of a
  *           provider that charges at submission ("reserve").
- *   HELD    GCRA for what is settled, plus what is in flight, which does not leak: the provider never
- *           sees more than burst + rate * t, whenever within a request it counts. Tokens.
+ *   HELD    GCRA for what is settled, plus what is in flight, which does not leak: no more than
+ *           burst + rate * t for the provider, whenever in a request it counts. Tokens.
  *   GAUGE   at most so many at a time. Concurrency.
  *   WINDOW  at most so much in a calendar day or month (UTC). Money.
  *
  * Exactness: in any window of length t the admissions of all processes together are at most
  * burst + rate * t of the loosest limit in force meanwhile, however often limits change, and also
  * while processes are killed at any instruction. What a dead process had in flight is in its hold
- * (shm/hold.h) and comes back once; what it took of a RATE and did not use leaks. Rounding is always
- * against the caller.
+ * (shm/hold.h) and comes back once; what it took of a RATE and did not use leaks. Rounding is
+ * always against the caller.
  *
  * Time is the caller's: CLOCK_BOOTTIME in nanoseconds, read right before the call. A stale
  * now only makes the test stricter; where it would admit more (undoing, changing a limit) the
@@ -45,9 +45,8 @@
 /* The wait of a verdict that no time ends, only a settlement (or an operator). */
 #define BUCKET_WAIT_SETTLEMENT UINT64_MAX
 
-/* Bits: a limit is of one or of two of them ("alice at gpt-4o"). Acquired in the order of
- * bucket_scope_rank(): pairs with a user first, the provider last, so that a busy user stops at his
- * own limit. */
+/* Bits: a limit is of one or of two of them. Acquired in the order of bucket_scope_rank(): pairs
+ * with a user first, the provider last, so that a busy user stops at his own limit. */
 enum bucket_scope {
 	BUCKET_SCOPE_USER = 1,
 	BUCKET_SCOPE_MODEL = 2,
@@ -55,12 +54,9 @@ enum bucket_scope {
 	BUCKET_SCOPE_KEY = 8, /* the provider's API key, by its label */
 };
 #define BUCKET_SCOPE_MASKS 16
-/* "user", "user+model", …; "unknown". */
-const char *bucket_scope_name(uint64_t scope);
-/* One or two of the four. */
-bool bucket_scope_is_valid(uint64_t scope);
-/* Its place in the order of acquisition, from 0. */
-unsigned bucket_scope_rank(uint64_t scope);
+const char *bucket_scope_name(uint64_t scope); /* "user", "user+model", …; "unknown" */
+bool bucket_scope_is_valid(uint64_t scope);    /* one or two of the four */
+unsigned bucket_scope_rank(uint64_t scope);    /* place in the order of acquisition, from 0 */
 
 enum bucket_resource {
 	BUCKET_REQUESTS,
@@ -71,8 +67,7 @@ enum bucket_resource {
 	BUCKET_MONEY, /* nano-USD */
 	BUCKET_RESOURCES,
 };
-/* "requests", "input_tokens", …; "unknown". */
-const char *bucket_resource_name(uint64_t resource);
+const char *bucket_resource_name(uint64_t resource); /* "input_tokens", …; "unknown" */
 
 enum bucket_kind {
 	BUCKET_RATE,
@@ -103,10 +98,10 @@ enum bucket_outcome {
 struct bucket_verdict {
 	enum bucket_outcome outcome;
 	uint32_t blocking; /* row with the longest wait, or that never fits; BUCKET_NONE */
-	uint64_t wait_ns;  /* exact at now: a retry at now + wait_ns conforms if nobody else takes,
-	                      * nothing in flight settles for more than was held, and no limit changes;
-	                      * BUCKET_WAIT_SETTLEMENT; at most a second above the cost and what was
-	                      * owed above a burst when it was lowered */
+	/* Exact at now: a retry at now + wait_ns conforms if nobody else takes, nothing in flight
+	 * settles for more than was held, and no limit changes; BUCKET_WAIT_SETTLEMENT; at most a
+	 * second above the cost and what was owed above a burst when it was lowered. */
+	uint64_t wait_ns;
 };
 
 /* ---- which limits apply ---- */
@@ -130,10 +125,10 @@ struct bucket_set {
 };
 
 /*
- * All limits that apply to the names. BUCKET_OK; BUCKET_E_MISSING: a template applies to a name that
- * has no row yet (set holds the others; ask the daemon to bucket_instantiate()); BUCKET_E_BUSY.
- * Expected constant time; notes on each row that it is in use (for eviction) if the region is
- * writable.
+ * All limits that apply to the names. BUCKET_OK; BUCKET_E_MISSING: a template applies to a name
+ * that has no row yet (set holds the others; ask the daemon to bucket_instantiate());
+ * BUCKET_E_BUSY. Expected constant time; notes on each row that it is in use (for eviction) if the
+ * region is writable.
  */
 enum bucket_outcome bucket_resolve(const struct region *r, const struct bucket_names *names,
 	uint64_t now_ns, struct bucket_set *set);
@@ -164,17 +159,17 @@ struct bucket_lease {
 	uint64_t tokens;              /* of cost, input and output together */
 	uint64_t taken_ns;            /* from when it counts */
 	uint64_t booked_ns;           /* when it was taken: earlier, if borrowed */
-	uint64_t
-		owner; /* what the hold's owner word has; a hold with another is not ours any more */
-	uint32_t hold; /* row; BUCKET_NONE: nothing is held */
+	uint64_t owner; /* what the hold's owner word has; a hold with another is not ours any more
+		 *  */
+	uint32_t hold;  /* row; BUCKET_NONE: nothing is held */
 };
 
 /*
- * Takes n requests from every limit of the set, or none: the fast path. Limits of other resources are
- * only asked whether they are paused. BUCKET_E_LEASE when the set has a GAUGE (use bucket_lease()).
- * Phase 1 reads all and returns the longest wait without writing. Phase 2 takes one after the
- * other; if another process took the last unit meanwhile, what was taken is given back by the
- * elapsed rule max(0, cost - elapsed), the only give-back that cannot over-admit.
+ * Takes n requests from every limit of the set, or none: the fast path. Limits of other resources
+ * are only asked whether they are paused. BUCKET_E_LEASE when the set has a GAUGE (use
+ * bucket_lease()). Phase 1 reads all and returns the longest wait without writing. Phase 2 takes
+ * one after the other; if another process took the last unit meanwhile, what was taken is given
+ * back by the elapsed rule max(0, cost - elapsed), the only give-back that cannot over-admit.
  */
 struct bucket_verdict bucket_acquire(
 	const struct region *r, const struct bucket_set *set, uint64_t n, uint64_t now_ns);
@@ -208,8 +203,7 @@ struct bucket_verdict bucket_peek(const struct region *r, const struct bucket_se
 void bucket_progress(const struct region *r, struct bucket_lease *lease,
 	const struct bucket_cost *used, uint64_t now_ns);
 
-/* Books units of a row (WINDOW: nano-USD) as used, whatever the limit: what a dead process may have
- * spent. */
+/* Books units (WINDOW: nano-USD) as used, whatever the limit: what the dead may have spent. */
 void bucket_charge(const struct region *r, uint32_t row, uint64_t units, uint64_t now_ns);
 
 /* The end: used as above, then everything still held comes back. Idempotent. */
@@ -228,14 +222,16 @@ void bucket_give_back(const struct region *r, const struct bucket_set *set, uint
 
 /*
  * To sleep until a settlement, a lifted pause or a changed limit lets somebody in: note the
- * futex's value, try once more, sleep while it has that value. until_ns: how long at most (others make
- * no system call for sleepers whose time has passed). NULL: no such row, or a read-only region.
+ * futex's value, try once more, sleep while it has that value. until_ns: how long at most (others
+ * make no system call for sleepers whose time has passed). NULL: no such row, or a read-only
+ * region.
  */
 const uint32_t *bucket_wait_word(const struct region *r, uint32_t row, uint64_t until_ns);
 /* Wakes who sleeps on the row; what settles, lifts and changes calls it. */
 void bucket_wake(const struct region *r, uint32_t row);
 
-/* ---- feedback; raise-only, so that it is idempotent and a stale or lying answer does no harm ---- */
+/* ---- feedback; raise-only, so that it is idempotent and a stale or lying answer does no harm ----
+ *  */
 
 /* Nothing conforms before until_ns; at most BUCKET_PAUSE_MAX_NS from now. */
 void bucket_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns);
@@ -244,7 +240,8 @@ void bucket_unpause(const struct region *r, uint32_t row);
 /* The provider counts units as owed: what is in flight here is subtracted, and the debt raised to
  * the rest, at most to the burst. Nothing where it is already as high. */
 void bucket_raise(const struct region *r, uint32_t row, uint64_t units, uint64_t now_ns);
-/* The provider names a limit; three times the same in a row and the daemon follows (bucket_heard()). */
+/* The provider names a limit; three times the same in a row and the daemon follows
+ * (bucket_heard()). */
 void bucket_hear(const struct region *r, uint32_t row, uint64_t limit);
 /* The limit that was heard three times in a row and is not the row's; 0: none. */
 uint64_t bucket_heard(const struct region *r, uint32_t row);

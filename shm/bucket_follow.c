@@ -45,8 +45,8 @@ void bucket_follow(const struct region *r, const struct bucket_set *set,
 			follow(r, set->index[i], &v, window_ns, limit, remaining, now_ns);
 }
 
-void bucket_pause_set(const struct region *r, const struct bucket_set *set, uint64_t until_ns,
-	uint64_t now_ns)
+void bucket_pause_set(
+	const struct region *r, const struct bucket_set *set, uint64_t until_ns, uint64_t now_ns)
 {
 	static const uint64_t narrowest[] = { BUCKET_SCOPE_MODEL, BUCKET_SCOPE_KEY,
 		BUCKET_SCOPE_PROVIDER };

@@ -20,5 +20,5 @@ void bucket_follow(const struct region *r, const struct bucket_set *set,
 	uint64_t now_ns);
 
 /* The provider refused: the limits of its model, else of its key, else of itself pause. */
-void bucket_pause_set(const struct region *r, const struct bucket_set *set, uint64_t until_ns,
-	uint64_t now_ns);
+void bucket_pause_set(
+	const struct region *r, const struct bucket_set *set, uint64_t until_ns, uint64_t now_ns);

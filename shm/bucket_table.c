@@ -250,8 +250,8 @@ static uint64_t tat_at_start(const struct region *r, const struct bucket_limit *
 
 /*
  * Makes a row nobody's that owes nothing, against those who are amid taking from it: who looks at
- * the key after it is retired takes nothing; who looked before fails at the closed total, or at tat,
- * which changes. Where it owes something by then, all is put back. False: it owes.
+ * the key after it is retired takes nothing; who looked before fails at the closed total, or at
+ * tat, which changes. Where it owes something by then, all is put back. False: it owes.
  *
  * A daemon that dies in between leaves a retired row, with its old name and what it owes, and
  * perhaps closed; bucket_adopt() opens it.

@@ -1,9 +1,9 @@
 #pragma once
 
 /*
- * The table of limits (shm/bucket.h): making, changing and retiring them, which is the daemon's alone,
- * and viewing them, which anybody may. Taking never stops meanwhile and never sees a limit looser
- * than the loosest of old and new.
+ * The table of limits (shm/bucket.h): making, changing and retiring them, which is the daemon's
+ * alone, and viewing them, which anybody may. Taking never stops meanwhile and never sees a limit
+ * looser than the loosest of old and new.
  */
 
 #include "shm/bucket.h"

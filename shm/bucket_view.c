@@ -8,8 +8,8 @@ struct window {
 	uint64_t number, end_ns; /* CLOCK_REALTIME */
 };
 
-/* Months since March of year 0 from days since 1970, and back: H. Hinnant, "chrono-compatible low-level
- * date algorithms", days_from_civil and civil_from_days. */
+/* Months since March of year 0 from days since 1970, and back: H. Hinnant, "chrono-compatible
+ * low-level date algorithms", days_from_civil and civil_from_days. */
 static uint64_t month_of_day(uint64_t day)
 {
 	uint64_t days = day + 719468, era = days / 146097, of_era = days % 146097;

@@ -1,9 +1,10 @@
 #pragma once
 
 /*
- * How long answers get: the 95th percentile of output tokens of one (model, caller's tag), learned by
- * stochastic approximation (Robbins and Monro 1951) on ln(tokens), one word per row. The table is
- * bounded: a new pair takes the row least recently used of those it may sit in. Lock-free, process-safe.
+ * How long answers get: the 95th percentile of output tokens of one (model, caller's tag), learned
+ * by stochastic approximation (Robbins and Monro 1951) on ln(tokens), one word per row. The table
+ * is bounded: a new pair takes the row least recently used of those it may sit in. Lock-free,
+ * process-safe.
  */
 
 #include <stdbool.h>

@@ -1,13 +1,13 @@
 #pragma once
 
 /*
- * A moving average in one shared word: value as float32 in the upper half, time of the last sample in
- * ms (modular) in the lower. Values are natural logarithms of microseconds, EWMA_LO to EWMA_HI; 0
- * is a word that nothing was learned into, and what is out of range counts as such.
+ * A moving average in one shared word: value as float32 in the upper half, time of the last sample
+ * in ms (modular) in the lower. Values are natural logarithms of microseconds, EWMA_LO to EWMA_HI;
+ * 0 is a word that nothing was learned into, and what is out of range counts as such.
  *
- * After Finagle's peak-EWMA: quick up, slow down, but on the logarithm, and with a least weight per
- * sample, so that what is learned does not depend on how many samples come. A sample after an idle
- * time weighs more. Lock-free, bounded, thread- and process-safe; now is passed in.
+ * After Finagle's peak-EWMA: quick up, slow down, but on the logarithm, and with a least weight
+ * per sample, so that what is learned does not depend on how many samples come. A sample after an
+ * idle time weighs more. Lock-free, bounded, thread- and process-safe; now is passed in.
  */
 
 #include <stdatomic.h>
@@ -45,7 +45,8 @@ static inline float ewma_value(uint64_t word)
 	return value >= EWMA_LO && value <= EWMA_HI ? value : 0;
 }
 
-/* Since the last sample. Clocks of processes differ by little: a time far ahead is a very old one. */
+/* Since the last sample. Clocks of processes differ by little: a time far ahead is a very old
+ * one. */
 #define EWMA_SKEW_MS 60000
 static inline float ewma_idle_ms(uint64_t word, uint32_t now_ms)
 {
@@ -78,7 +79,8 @@ static inline float ewma_ln(float x)
 					t * (0.33841275f + t * (-0.27203589f + t * 0.16801382f))));
 }
 
-/* exp(x) for -80 <= x <= 80, to 1e-4 of it (a power of two times a polynomial); what is outside counts as that end. */
+/* exp(x) for -80 <= x <= 80, to 1e-4 of it (a power of two times a polynomial); what is outside
+ * counts as that end. */
 static inline float ewma_exp(float x)
 {
 	float z, f, p;

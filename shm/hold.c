@@ -359,7 +359,7 @@ uint32_t hold_units(const struct region *r, uint32_t hold, uint32_t total)
 
 /* ---- the daemon's own moves ---- */
 
-/* Differs from what nobody wrote into this total lately, so that no expected word fits by chance. */
+/* Differs from what was here lately, so that no expected word fits by chance. */
 static uint64_t nobodys_word(const struct region *r, uint32_t value, uint64_t seen)
 {
 	return total_make(

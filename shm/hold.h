@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * What requests in flight hold of shared totals (held tokens, concurrency, money, requests pending at
- * a target), so that it comes back exactly once when their process dies at any instruction. A
+ * What requests in flight hold of shared totals (held tokens, concurrency, money, requests pending
+ * at a target), so that it comes back exactly once when their process dies at any instruction. A
  * total is moved by a recoverable compare-and-swap; the protocol is in shm/layout.h at layout_hold.
  *
  * Lock-free; a hold is moved by one thread at a time, the reaper by the daemon's one.
@@ -29,7 +29,7 @@ enum hold_outcome {
 	HOLD_OK = 0,
 	HOLD_E_MOVED,  /* the total is not what was expected (any more): look again and decide anew;
 	                * without expected: others were faster very often in a row */
-	HOLD_E_CLOSED, /* the row is being given to another limit; what is given back is forgotten */
+	HOLD_E_CLOSED, /* the row is being given to another limit; what is given back is gone */
 	HOLD_E_FULL,   /* the total, or the hold's entries, have no room, or not that much */
 	HOLD_E_LOST,   /* the hold is not the owner's (any more), or nonsense */
 };
@@ -51,18 +51,18 @@ uint32_t hold_total_units(uint64_t word, bool *closed);
 #define HOLD_TOTAL_TARGET(row) ((UINT32_C(1) << 21) + (uint32_t)(row)) /* LAYOUT_TOTAL_TARGET */
 
 /*
- * Daemon: how a bucket's row gets another limit. Closing succeeds when nothing is in flight, and from
- * then on nobody moves its total; after opening, no word seen before fits as expected. Both may be
- * repeated, also by the next daemon.
+ * Daemon: how a bucket's row gets another limit. Closing succeeds when nothing is in flight, and
+ * from then on nobody moves its total; after opening, no word seen before fits as expected. Both
+ * may be repeated, also by the next daemon.
  */
 bool hold_close(struct region *r, uint32_t row);
 void hold_open(struct region *r, uint32_t row);
 
 /*
- * Daemon: everything the dead owner held. Tokens and money of it may have been spent, so they become
- * debt before they come back; concurrency and pending just come back. May be repeated after the
- * daemon died in it; what was charged and had not come back is then charged twice. Returns how many
- * holds it freed.
+ * Daemon: everything the dead owner held. Tokens and money of it may have been spent, so they
+ * become debt before they come back; concurrency and pending just come back. May be repeated after
+ * the daemon died in it; what was charged and had not come back is then charged twice. Returns how
+ * many holds it freed.
  */
 uint32_t hold_reap(struct region *r, uint64_t owner, uint64_t now_ns);
 

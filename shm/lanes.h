@@ -2,9 +2,9 @@
 
 /*
  * Four numbers at once, for formulas over a handful of candidates (shm/router.c): the compiler's
- * portable vectors, which are SSE2 or NEON. The same polynomials as in shm/ewma.h, with the same errors.
- * The two types are typedefs because the attribute needs them; they may alias arrays of float and
- * int32_t that are aligned to LANES_ALIGN.
+ * portable vectors, which are SSE2 or NEON. The same polynomials as in shm/ewma.h, with the same
+ * errors. The two types are typedefs because the attribute needs them; they may alias arrays of
+ * float and int32_t that are aligned to LANES_ALIGN.
  */
 
 #include <stdint.h>

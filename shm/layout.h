@@ -123,10 +123,11 @@ struct layout_header {
 	shared_u64 adopted_ns;     /* CLOCK_BOOTTIME when this daemon took the region */
 	shared_u64 empty_since_ns; /* a limit made later starts as if its burst had been used up at
 	                            * this time, because what was owed then is unknown; 0: no */
-	shared_u64 limits_in_use[16]; /* by scope mask: bit r says that a limit of resource r exists,
+	shared_u64
+		limits_in_use[16]; /* by scope mask: bit r says that a limit of resource r exists,
 	                               * bit 8+r that a template of it does; see bucket.h */
-	shared_u64 events_head;       /* tickets given out; the next event goes to row head % rows */
-	shared_u64 wall_offset_ns;    /* CLOCK_REALTIME - CLOCK_BOOTTIME, every second */
+	shared_u64 events_head;    /* tickets given out; the next event goes to row head % rows */
+	shared_u64 wall_offset_ns; /* CLOCK_REALTIME - CLOCK_BOOTTIME, every second */
 	uint64_t pad1[7];
 	struct layout_timebase timebase;
 };
@@ -238,17 +239,18 @@ struct layout_hold {
  * value:float32 | time:32 (ms, modular), value in ln(microseconds).
  */
 struct layout_target {
-	shared_u64 key;      /* hash of name; values as for buckets */
-	shared_u64 pending;  /* requests in flight: value:32 | hold:14 | sequence:18 */
-	shared_u64 tried_ns; /* CLOCK_BOOTTIME of the last dispatch */
-	shared_u64 gap;      /* EWMA of the time between tokens */
-	shared_u64 samples;  /* first tokens seen */
+	shared_u64 key;         /* hash of name; values as for buckets */
+	shared_u64 pending;     /* requests in flight: value:32 | hold:14 | sequence:18 */
+	shared_u64 tried_ns;    /* CLOCK_BOOTTIME of the last dispatch */
+	shared_u64 gap;         /* EWMA of the time between tokens */
+	shared_u64 samples;     /* first tokens seen */
 	shared_u64 price_input; /* pico-USD per token, two's complement; -1: not known */
 	shared_u64 price_output;
 	shared_u64 price_cached;
-	shared_u64 first_token[LAYOUT_PROMPT_CLASSES]; /* EWMA of time to first token by prompt size */
-	shared_u64 context;                            /* tokens; 0: not known */
-	shared_u64 capabilities;                       /* enum target_capability bits */
+	shared_u64
+		first_token[LAYOUT_PROMPT_CLASSES]; /* EWMA of time to first token by prompt size */
+	shared_u64 context;                         /* tokens; 0: not known */
+	shared_u64 capabilities;                    /* enum target_capability bits */
 	shared_u64 provider;  /* row of the provider's own target; its own row for a provider */
 	shared_u64 available; /* 0: not to be used (no key), 1: usable */
 	shared_u64 pause_ns;  /* CLOCK_BOOTTIME until which nobody sends there; 0: no pause */
@@ -275,12 +277,12 @@ struct layout_breaker {
 	shared_u64 requests; /* since creation, without those in slice; neutral ones not counted */
 	shared_u64 errors;
 	shared_u64 latency_us; /* sum over successes */
-	shared_u64 told;       /* transitions in the ring of events; low 16 bits as of a generation */
-	shared_u64 born;       /* told at creation */
-	shared_u64 changed_ns; /* CLOCK_BOOTTIME of the last transition */
-	shared_u64 recent;     /* mean:float32 | samples:32 of ln since cusum is above 3 */
+	shared_u64 told; /* transitions in the ring of events; low 16 bits as of a generation */
+	shared_u64 born; /* told at creation */
+	shared_u64 changed_ns;  /* CLOCK_BOOTTIME of the last transition */
+	shared_u64 recent;      /* mean:float32 | samples:32 of ln since cusum is above 3 */
 	shared_u64 settings[4]; /* packed by breaker.c */
-	shared_u64 untimed; /* successes that are not in latency_us */
+	shared_u64 untimed;     /* successes that are not in latency_us */
 	uint64_t pad[2];
 };
 

@@ -1,10 +1,10 @@
 #pragma once
 
 /*
- * The attached client processes, one row for each of their handles. Only the daemon writes the table;
- * a row is freed on proof of death (pidfd, or pid and start time), never on a timeout nor because a
- * socket ended: what a process has in flight is marked with its row and generation (shm/hold.h) and
- * must not be given back while it lives. Anybody may read.
+ * The attached client processes, one row for each of their handles. Only the daemon writes the
+ * table; a row is freed on proof of death (pidfd, or pid and start time), never on a timeout nor
+ * because a socket ended: what a process has in flight is marked with its row and generation
+ * (shm/hold.h) and must not be given back while it lives. Anybody may read.
  */
 
 #include <stdbool.h>
@@ -29,7 +29,8 @@ struct participant_view {
 int participant_claim(
 	struct region *r, uint64_t pid, uint64_t start, uint64_t uid, uint64_t now_ns);
 
-/* Daemon: the process is dead. Whoever calls it reaps what it held, hold_reap(), before or after. */
+/* Daemon: the process is dead. Whoever calls it reaps what it held, hold_reap(), before or after.
+ * */
 void participant_release(struct region *r, uint32_t row);
 
 /* Daemon: its socket ended, and nothing proves its death. The row waits for it, or for

@@ -113,8 +113,7 @@ uint64_t region_layout_hash(void)
 
 static uint64_t section_size(size_t i, const struct region_sizes *sizes)
 {
-	return ALIGN_UP(
-		(uint64_t)section_table[i].row_size * section_rows(i, sizes), ALIGNMENT);
+	return ALIGN_UP((uint64_t)section_table[i].row_size * section_rows(i, sizes), ALIGNMENT);
 }
 
 uint64_t region_total_size(const struct region_sizes *sizes)

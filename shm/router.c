@@ -16,7 +16,8 @@
 #define IDLE_UNKNOWN_MS 1e9f
 #define UNKNOWN_LN_US 13.8155f /* nobody has learned anything: a second */
 #define NO_GAP_LN_US -80.0f
-#define NEAR 0.69314718f
+#define NEAR 0.40546511f /* a factor of 1.5 */
+#define DEAR 0.69314718f /* and of 2 */
 #define NEAR_LEAST 1e-3f
 #define SICK 64.0f
 #define OUT_SCORE 1e30f
@@ -63,8 +64,8 @@ const char *router_reason_name(uint64_t reason)
 /* ---- all together ---- */
 
 /*
- * rank[i]: how many are before i; equals in the order of their index. Each against each, which for so
- * few is faster than sorting, as it has no branches: the order of floats is that of their bits
+ * rank[i]: how many are before i; equals in the order of their index. Each against each, which for
+ * so few is faster than sorting, as it has no branches: the order of floats is that of their bits
  * (negative ones turned), and the lowest bits give way to the index.
  */
 static void rank_all(const float *value, int32_t *rank, unsigned count)
@@ -167,7 +168,8 @@ static inline void score_some(
 	score = lanes_ln((total + lanes_load(&b->wait_us[i])) * inflight) * q->latency;
 	if (q->cost > 0)
 		score += lanes_ln(lanes_load(&b->price[i])) * q->cost;
-	score -= lanes_ln(1.0f - errors) * q->reliability;
+	if (b->failed)
+		score -= lanes_ln(1.0f - errors) * q->reliability;
 	score += lanes_pick(errors > ROUTER_SICK_ERRORS, lanes_all(SICK), lanes_all(0));
 	lanes_store(&b->score[i],
 		lanes_pick(lanes_load_int(&b->counts[i]), score, lanes_all(OUT_SCORE)));
@@ -212,7 +214,7 @@ static void score_all(struct board *b, const struct question *q)
 {
 	float first_ln, gap_ln;
 
-	if (q->cost > 0)
+	if (q->cost > 0 && b->unpriced)
 		guess_prices(b);
 	b->learned = true;
 	if (!read_all(b, q)) {
@@ -291,7 +293,7 @@ static int oldest(const struct board *b, const struct question *q, uint32_t mask
 	for (uint32_t left = mask; left != 0; left &= left - 1) {
 		int i = __builtin_ctz(left);
 
-		if (q->cost * ewma_ln(b->price[i] / cheapest) > NEAR + NEAR_LEAST)
+		if (q->cost * ewma_ln(b->price[i] / cheapest) > DEAR + NEAR_LEAST)
 			continue;
 		if (found < 0 || tried_ns(q, i) < tried_ns(q, found))
 			found = i;
@@ -384,7 +386,8 @@ static void choose_or_explore(struct board *b, const struct question *q, unsigne
 
 /* ---- strategies that learn nothing ---- */
 
-/* Drawn without replacement by weight (Efraimidis and Spirakis 2006): in the order of -ln(u) / w. */
+/* Drawn without replacement by weight (Efraimidis and Spirakis 2006): in the order of -ln(u) /
+ * w. */
 static void score_weighted(
 	struct board *b, const struct question *q, const struct router_candidate *candidate)
 {

@@ -1,27 +1,28 @@
 #pragma once
 
 /*
- * Which of several targets a call should go to, and in which order to try the others. Pure: reads the
- * region, takes now and random bits, writes nothing but a round robin's turn.
+ * Which of several targets a call should go to, and in which order to try the others. Pure: reads
+ * the region, takes now and random bits, writes nothing but a round robin's turn.
  *
- * Score, lower is better; weights are parts of their sum (cost, latency and reliability set them to
- * 1000 and 0, with 10 of latency, so that equals are told apart by it):
+ * Score, lower is better; weights are parts of their sum (cost, latency and reliability set them
+ * to 1000 and 0, with 10 of latency, so that equals are told apart by it):
  *
  *     w_latency * ln((predicted time + wait) * (pending + 1)) + w_cost * ln(price)
  *             - (1 + 8 * w_reliability) * ln(1 - errors)
  *
- * predicted time = time to first token of the prompt's class + output tokens * gap. errors is the ratio
- * of the breaker's window: even without its weight, time and price are those of a call that succeeds. A
- * target that mostly fails comes after all that do not, however fast or cheap it is. What was learned long ago
- * is drawn to the median of the candidates (1/e in 30 s), and so is a target with fewer than
- * 10 samples.
+ * predicted time = time to first token of the prompt's class + output tokens * gap. errors is the
+ * ratio of the breaker's window: even without its weight, time and price are those of a call that
+ * succeeds. A target that mostly fails comes after all that do not, however fast or cheap it is.
+ * What was learned long ago is drawn to the median of the candidates (1/e in 30 s), and so is a
+ * target with fewer than 10 samples.
  *
- * The first is the better of two drawn at random among those near the best (a factor of 2 in time, so
- * none where latency does not count: power of two choices, Mitzenmacher 2001). So processes that
- * decide at the same instant do not all run to the same target, and one far behind gets nothing. The others
- * follow by score. First may also be, never at a multiple of the best price: in 5 % of calls a target
- * with fewer than 10 samples and none in flight, in 1 % one that was not tried for 60 s, in 25 % one
- * whose breaker wants a probe (which it bounds itself); else these are not first.
+ * The first is the better of two drawn at random among those near the best (a factor of 1.5 in
+ * time, so none where latency does not count: power of two choices, Mitzenmacher 2001). So
+ * processes that decide at the same instant do not all run to the same target, and one far behind
+ * gets nothing. The others follow by score. First may also be, never at twice the best price or
+ * more: in 5 % of calls a target with fewer than 10 samples and none in flight, in 1 % one that
+ * was not tried for 60 s, in 25 % one whose breaker wants a probe (which it bounds itself); else
+ * these are not first.
  */
 
 #include <stdbool.h>
@@ -118,8 +119,8 @@ struct router_route {
 /* Daemon only. The row, -ENOSPC, -ENAMETOOLONG. */
 int router_configure(struct region *r, const struct router_route *route);
 void router_retire(struct region *r, const bool *keep);
-/* Fills *out by name (name is a view into the region); false: none, or it changes all the time. *turn:
- * for router_decide(). */
+/* Fills *out by name (name is a view into the region); false: none, or it changes all the time.
+ * *turn: for router_decide(). */
 bool router_find(
 	const struct region *r, struct str name, struct router_route *out, _Atomic uint64_t **turn);
 /* Row by row, for tools. */

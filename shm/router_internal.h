@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * Between router_look.c, which finds out what is known of the candidates, and router.c, which makes an
- * order of it.
+ * Between router_look.c, which finds out what is known of the candidates, and router.c, which
+ * makes an order of it.
  */
 
 #include "shm/lanes.h"
@@ -40,7 +40,7 @@ struct board {
 	uint8_t order[ROUTER_CANDIDATES]; /* candidates, best first */
 	unsigned count, uses;             /* candidates; usable ones */
 	uint32_t usable, open, cold, probe, stale, held, sick;
-	bool learned;
+	bool learned, failed, unpriced; /* any: has learned, has errors, has no price */
 } __attribute__((aligned(LANES_ALIGN)));
 
 /* The question, made ready. */

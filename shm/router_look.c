@@ -50,8 +50,13 @@ static inline void look_numbers(
 	}
 	if (aux_unlikely(tried_ns - q->stale_ns > ROUTER_STALE_NS + ROUTER_AHEAD_NS))
 		b->stale |= UINT32_C(1) << i;
-	b->price[i] = pico < 0 ? 0 : (float)pico + ROUTER_PRICE_FLOOR;
-	b->cost[i] = pico < 0 ? -1 : (int64_t)(((uint64_t)pico + 999) / 1000);
+	if (aux_unlikely(pico < 0)) {
+		b->unpriced = true;
+		b->price[i] = 0;
+		return;
+	}
+	b->price[i] = (float)pico + ROUTER_PRICE_FLOOR;
+	b->cost[i] = (int64_t)(((uint64_t)pico + 999) / 1000);
 }
 
 static inline bool is_closed(const struct layout_breaker *b)
@@ -184,6 +189,7 @@ static inline void look_health(
 	if (aux_unlikely(has_failed(&r->breaker[row]))) {
 		errors = breaker_error_ratio(r, row, now_ns);
 		b->errors[i] = errors > 0 ? errors < ERRORS_MAX ? errors : ERRORS_MAX : 0;
+		b->failed = true;
 		if (errors > ROUTER_SICK_ERRORS)
 			b->sick |= UINT32_C(1) << i;
 	}
@@ -226,6 +232,7 @@ static void look_begin(struct board *b, unsigned count)
 {
 	b->count = count;
 	b->uses = 0;
+	b->failed = b->unpriced = false;
 	b->usable = b->open = b->cold = b->probe = b->stale = b->held = b->sick = 0;
 	for (unsigned i = 0; i < count; i += LANES) {
 		lanes_i32 none = { 0, 0, 0, 0 };

@@ -1,13 +1,13 @@
 #pragma once
 
 /*
- * The targets that calls can go to, what is configured of them, and what all processes have learned:
- * time to first token by prompt size, time between tokens, requests in flight. Errors and health are
- * the breaker's of the same row (shm/breaker.h). Rows are found by name, "provider/model"; a
- * provider has a row of its own, "provider".
+ * The targets that calls can go to, what is configured of them, and what all processes have
+ * learned: time to first token by prompt size, time between tokens, requests in flight. Errors and
+ * health are the breaker's of the same row (shm/breaker.h). Rows are found by name,
+ * "provider/model"; a provider has a row of its own, "provider".
  *
- * An EWMA is one word: value as float32 in ln(microseconds), time in ms (peak-EWMA after Finagle: quick
- * up, slow down, towards the prior when idle). Lock-free, thread- and process-safe.
+ * An EWMA is one word: value as float32 in ln(microseconds), time in ms (peak-EWMA after Finagle:
+ * quick up, slow down, towards the prior when idle). Lock-free, thread- and process-safe.
  */
 
 #include <stdbool.h>
@@ -38,9 +38,9 @@ struct target_config {
 	bool available;
 };
 
-/* Daemon only: creates or changes; what was learned stays, also while the name was not in use. A row
- * that was another's starts anew, its breaker too (breaker_init() with the production preset). The row,
- * -ENOSPC, -ENAMETOOLONG, -EINVAL (name), -ERANGE (price, provider). */
+/* Daemon only: creates or changes; what was learned stays, also while the name was not in use.
+ * A row that was another's starts anew, its breaker too (breaker_init() with the production
+ * preset). The row, -ENOSPC, -ENAMETOOLONG, -EINVAL (name), -ERANGE (price, provider). */
 int target_configure(struct region *r, const struct target_config *config);
 /* Daemon only: frees every row not marked in keep[0 .. targets-1]; a row with requests in flight is
  * not given to another. */
@@ -74,8 +74,8 @@ uint32_t target_pending(const struct region *r, uint32_t row);
 
 #define TARGET_PAUSE_MAX_NS (UINT64_C(86400) * 1000000000)
 
-/* Nobody sends there before until_ns, at most a day from now; never shortens a pause. A provider's row
- * pauses all its targets. */
+/* Nobody sends there before until_ns, at most a day from now; never shortens a pause. A
+ * provider's row pauses all its targets. */
 void target_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns);
 /* The operator's: ends it. */
 void target_unpause(const struct region *r, uint32_t row);

@@ -20,7 +20,7 @@ MAY_INCLUDE = {
 }
 HOMES = {
     r'liburing\.h': ['daemon/io/loop_uring.c'],
-    r'curl/.*': ['daemon/io/transport.c'],
+    r'curl/.*': ['daemon/io/transport.c', 'examples/own_http.c'],
     r'llhttp\.h': ['daemon/io/http1.c'],
     r'openssl/.*': [],
     r'msgpack.*': ['proto/msg.c'],

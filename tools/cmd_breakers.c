@@ -5,18 +5,18 @@
 #include "base/aux.h"
 #include "base/clock.h"
 #include "proto/json.h"
-#include "proto/utf8.h"
 #include "shm/breaker.h"
 #include "shm/target.h"
 #include "tools/command.h"
+#include "tools/text.h"
 #include "tools/units.h"
 
 static const char usage[] =
 	"usage: llmkit breakers [--json] [--region FILE] [--socket PATH]\n"
 	"       llmkit breakers open TARGET | close TARGET | reset TARGET\n"
 	"\n"
-	"Lists the circuit breaker of every provider and model, and what it has seen: calls, errors,\n"
-	"the ratio of the last window, time to first token (mean, p50, p99).\n"
+	"Lists the circuit breaker of every provider and model, and what it has seen: calls,\n"
+	"errors, the ratio of the last window, time to first token (mean, p50, p99).\n"
 	"\n"
 	"  open TARGET        stays open until it is closed by hand\n"
 	"  close TARGET       closes it\n"
@@ -39,8 +39,13 @@ static bool health_of(const struct region *r, uint32_t row, uint64_t now_ns, str
 	if (!target_view(r, row, &h->target) || !breaker_view(r, row, now_ns, &h->breaker))
 		return false;
 	/* Participants may have written anything here. */
-	utf8_repair(h->target.name, strlen(h->target.name));
+	text_clean(h->target.name);
 	return true;
+}
+
+static const char *latency(uint64_t us, char out[UNITS_TEXT])
+{
+	return units_duration(us ? us * NSEC_PER_USEC : UINT64_MAX, out);
 }
 
 static void print_one(const struct health *h, uint64_t now_ns)
@@ -53,8 +58,8 @@ static void print_one(const struct health *h, uint64_t now_ns)
 	printf("%-40s %-9s %8s %8s %5.1f%% %7llu %9s %9s %9s", h->target.name,
 		breaker_state_name(b->state), units_count(b->requests, calls),
 		units_count(b->errors, errors), b->error_ratio * 100,
-		(unsigned long long)h->target.pending, units_duration(b->mean_us * 1000, mean),
-		units_duration(b->p50_us * 1000, p50), units_duration(b->p99_us * 1000, p99));
+		(unsigned long long)h->target.pending, latency(b->mean_us, mean),
+		latency(b->p50_us, p50), latency(b->p99_us, p99));
 	if (b->forced)
 		printf("  by hand");
 	else if (b->state != BREAKER_CLOSED)
@@ -97,8 +102,7 @@ static void json_one(struct json *j, const struct health *h, uint64_t now_ns)
 	json_real(j, "error_ratio", b->error_ratio);
 	json_uint(j, "transitions", b->transitions);
 	json_uint(j, "pending", h->target.pending);
-	json_uint(j, "paused_ns",
-		h->target.pause_ns > now_ns ? h->target.pause_ns - now_ns : 0);
+	json_uint(j, "paused_ns", h->target.pause_ns > now_ns ? h->target.pause_ns - now_ns : 0);
 	json_uint(j, "mean_us", b->mean_us);
 	json_uint(j, "p50_us", b->p50_us);
 	json_uint(j, "p99_us", b->p99_us);

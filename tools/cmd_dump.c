@@ -4,9 +4,7 @@
 #include <string.h>
 #include "base/clock.h"
 #include "base/paths.h"
-#include "base/process.h"
 #include "proto/json.h"
-#include "proto/utf8.h"
 #include "shm/bucket_table.h"
 #include "shm/counters.h"
 #include "shm/layout.h"
@@ -14,12 +12,14 @@
 #include "shm/region.h"
 #include "tools/command.h"
 #include "tools/dump_tables.h"
+#include "tools/text.h"
 
 static const char usage[] =
 	"usage: llmkit dump [--json] [--region FILE] [--socket PATH]\n"
 	"\n"
 	"Prints every field of the control region: header, clock, limits, participants, counters,\n"
-	"templates, holds, targets, breakers, routes, estimates, events.\n"
+	"templates, holds, targets, breakers, latencies, routes, estimates,\n"
+	"events.\n"
 	"Needs no daemon: it reads the file, also the one a dead daemon left.\n"
 	"\n"
 	"      --json         one JSON object\n"
@@ -60,6 +60,8 @@ static size_t header_fields(const struct layout_header *h, struct field *out)
 		{ "heartbeat_ns", load(&h->heartbeat_ns) },
 		{ "adopted_ns", load(&h->adopted_ns) },
 		{ "empty_since_ns", load(&h->empty_since_ns) },
+		{ "events_head", load(&h->events_head) },
+		{ "wall_offset_ns", load(&h->wall_offset_ns) },
 		{ "timebase_sequence", load(&h->timebase.sequence) },
 		{ "timebase_cycles0", load(&h->timebase.cycles0) },
 		{ "timebase_ns0", load(&h->timebase.ns0) },
@@ -73,41 +75,6 @@ static size_t header_fields(const struct layout_header *h, struct field *out)
 
 #define FIELDS_MAX 32
 
-/* ---- is anybody behind it ---- */
-
-static bool daemon_is_alive(const struct region_status *s)
-{
-	uint64_t start;
-
-	return process_start_ticks(s->daemon_pid, &start) == 0 && start == s->daemon_start;
-}
-
-static void describe_daemon(const struct region *r, uint64_t now_ns, char *out, size_t size)
-{
-	struct region_status s;
-	double age;
-
-	region_status(r, &s);
-	age = now_ns > s.heartbeat_ns ? (double)(now_ns - s.heartbeat_ns) / 1e9 : 0;
-	if (daemon_is_alive(&s))
-		snprintf(out, size, "running, pid %llu, heartbeat %.1f s ago",
-			(unsigned long long)s.daemon_pid, age);
-	else if (s.closed)
-		snprintf(out, size, "stopped in order %.1f s ago; budgets stay valid", age);
-	else
-		snprintf(out, size,
-			"DEAD: pid %llu did not stop in order, last heartbeat %.1f s ago; budgets "
-			"stay valid and the next daemon adopts them",
-			(unsigned long long)s.daemon_pid, age);
-}
-
-static const char *participant_state_name(enum participant_state state)
-{
-	return state == PARTICIPANT_ATTACHED ? "attached" :
-		state == PARTICIPANT_ORPHAN  ? "orphan" :
-					       "free";
-}
-
 /* ---- text ---- */
 
 static void text_header(const struct region *r)
@@ -118,6 +85,10 @@ static void text_header(const struct region *r)
 	puts("\nheader");
 	for (size_t i = 0; i < count; i++)
 		printf("  %-20s %llu\n", fields[i].name, (unsigned long long)fields[i].value);
+	printf("  %-20s", "limits_in_use");
+	for (size_t i = 0; i < ARRAY_SIZE(r->header->limits_in_use); i++)
+		printf(" %llu", (unsigned long long)load(&r->header->limits_in_use[i]));
+	putchar('\n');
 	for (uint64_t i = 0; i < r->header->section_count && i < LAYOUT_SECTIONS; i++) {
 		const struct layout_section *s = &r->header->section[i];
 
@@ -137,6 +108,7 @@ static void text_buckets(const struct region *r, uint64_t now_ns)
 	for (uint32_t i = 0; i < r->buckets; i++) {
 		if (!bucket_view(r, i, now_ns, &v))
 			continue;
+		text_clean(v.name);
 		printf("  %5u %-16s %-24s %-14s %14llu %8.3fs %10llu %10llu %9llu %12llu %12llu\n",
 			i, bucket_scope_name(v.scope), v.name, bucket_resource_name(v.resource),
 			(unsigned long long)v.limit, (double)v.window_ns / 1e9,
@@ -156,7 +128,7 @@ static void text_participants(const struct region *r, uint64_t now_ns)
 		if (!participant_view(r, i, &v) || v.state == PARTICIPANT_FREE)
 			continue;
 		printf("  %5u %-9s %10llu %10llu %12llu %10llu %10.1fs\n", i,
-			participant_state_name(v.state), (unsigned long long)v.pid,
+			command_participant_state(v.state), (unsigned long long)v.pid,
 			(unsigned long long)v.uid, (unsigned long long)v.start,
 			(unsigned long long)v.generation,
 			now_ns > v.attached_ns ? (double)(now_ns - v.attached_ns) / 1e9 : 0.0);
@@ -175,7 +147,7 @@ static int print_text(const struct region *r, const char *path, uint64_t now_ns)
 {
 	char daemon[256];
 
-	describe_daemon(r, now_ns, daemon, sizeof(daemon));
+	command_describe_daemon(r, command_daemon_of(r), now_ns, daemon, sizeof(daemon));
 	printf("region  %s\ndaemon  %s\n", path, daemon);
 	text_header(r);
 	text_buckets(r, now_ns);
@@ -195,6 +167,10 @@ static void json_header(struct json *j, const struct region *r)
 	json_object_begin(j, "header");
 	for (size_t i = 0; i < count; i++)
 		json_uint(j, fields[i].name, fields[i].value);
+	json_array_begin(j, "limits_in_use");
+	for (size_t i = 0; i < ARRAY_SIZE(r->header->limits_in_use); i++)
+		json_uint(j, NULL, load(&r->header->limits_in_use[i]));
+	json_array_end(j);
 	json_array_begin(j, "sections");
 	for (uint64_t i = 0; i < r->header->section_count && i < LAYOUT_SECTIONS; i++) {
 		json_object_begin(j, NULL);
@@ -214,7 +190,7 @@ static void json_bucket(struct json *j, uint32_t row, struct bucket_view *v)
 	json_uint(j, "row", row);
 	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
 	/* Participants may have written anything here. */
-	utf8_repair(v->name, strlen(v->name));
+	text_clean(v->name);
 	json_str(j, "name", str_of(v->name));
 	json_str(j, "resource", str_of(bucket_resource_name(v->resource)));
 	json_uint(j, "limit", v->limit);
@@ -245,7 +221,7 @@ static void json_tables(struct json *j, const struct region *r, uint64_t now_ns)
 			continue;
 		json_object_begin(j, NULL);
 		json_uint(j, "row", i);
-		json_str(j, "state", str_of(participant_state_name(p.state)));
+		json_str(j, "state", str_of(command_participant_state(p.state)));
 		json_uint(j, "pid", p.pid);
 		json_uint(j, "start", p.start);
 		json_uint(j, "uid", p.uid);
@@ -272,7 +248,7 @@ static int print_json(const struct region *r, const char *path, uint64_t now_ns)
 	region_status(r, &s);
 	json_object_begin(j, NULL);
 	json_str(j, "region", str_of(path));
-	json_bool(j, "daemon_alive", daemon_is_alive(&s));
+	json_bool(j, "daemon_alive", command_daemon_of(r) == COMMAND_DAEMON_RUNNING);
 	json_bool(j, "closed", s.closed);
 	json_uint(j, "now_ns", now_ns);
 	json_header(j, r);

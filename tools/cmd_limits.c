@@ -5,7 +5,6 @@
 #include "base/aux.h"
 #include "base/clock.h"
 #include "proto/json.h"
-#include "proto/utf8.h"
 #include "shm/bucket_table.h"
 #include "tools/command.h"
 #include "tools/units.h"
@@ -14,9 +13,9 @@ static const char usage[] =
 	"usage: llmkit limits [--json] [--region FILE] [--socket PATH]\n"
 	"       llmkit limits reset LABEL | resume LABEL\n"
 	"\n"
-	"Lists the limits that all processes of this host share: what each allows, what is owed, in\n"
-	"flight and left, and how long until all of it is back. A label is \"SCOPE NAME RESOURCE\",\n"
-	"as this list and refusals have it.\n"
+	"Lists the limits that all processes of this host share: what each allows, what is owed,\n"
+	"in flight and left, and how long until all of it is back. A label is\n"
+	"\"SCOPE NAME RESOURCE\", as this list and refusals have it.\n"
 	"\n"
 	"  reset LABEL        as if nothing were owed (what is in flight stays)\n"
 	"  resume LABEL       ends a pause that a provider's 429 began\n"
@@ -25,14 +24,6 @@ static const char usage[] =
 	"      --region FILE  the region's file (default: beside the socket)\n"
 	"  -s, --socket PATH  the daemon's socket\n"
 	"  -h, --help         this text\n";
-
-static void label_of(const struct bucket_view *v, char *out, size_t size)
-{
-	snprintf(out, size, "%s %s %s", bucket_scope_name(v->scope), v->name,
-		bucket_resource_name(v->resource));
-	/* Participants may have written anything here. */
-	utf8_repair(out, strlen(out));
-}
 
 static uint64_t pause_left(const struct bucket_view *v, uint64_t now_ns)
 {
@@ -45,7 +36,7 @@ static void print_one(const struct bucket_view *v, uint64_t now_ns)
 		left[UNITS_TEXT], full[UNITS_TEXT], admitted[UNITS_TEXT], rejected[UNITS_TEXT];
 	uint64_t paused_ns = pause_left(v, now_ns);
 
-	label_of(v, label, sizeof(label));
+	command_limit_label(v, label, sizeof(label));
 	printf("%-44s %14s %8s %8s %8s %8s %10s %9s %9s%s", label,
 		units_rate(v->resource, v->limit, v->window_ns, rate),
 		units_amount(v->resource, v->burst, burst),
@@ -68,8 +59,7 @@ static int print_text(const struct region *r, uint64_t now_ns)
 			continue;
 		if (count++ == 0)
 			printf("%-44s %14s %8s %8s %8s %8s %10s %9s %9s\n", "LIMIT", "RATE",
-				"BURST", "OWED", "HELD", "LEFT", "FULL IN", "ADMITTED",
-				"REJECTED");
+				"BURST", "OWED", "HELD", "LEFT", "FULL IN", "ADMITTED", "REJECTED");
 		print_one(&v, now_ns);
 	}
 	if (count == 0)
@@ -81,7 +71,7 @@ static void json_one(struct json *j, const struct bucket_view *v, uint64_t now_n
 {
 	char label[256];
 
-	label_of(v, label, sizeof(label));
+	command_limit_label(v, label, sizeof(label));
 	json_object_begin(j, NULL);
 	json_str(j, "label", str_of(label));
 	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
@@ -163,8 +153,9 @@ int cmd_limits(int argc, char **argv)
 	if (argc - optind == 2)
 		return act(&common, argv[optind], argv[optind + 1]);
 	if (argc - optind == 1) {
-		fprintf(stderr, "llmkit limits: %s needs a label in quotes, such as "
-				"\"provider openai requests\"\n",
+		fprintf(stderr,
+			"llmkit limits: %s needs a label in quotes, such as "
+			"\"provider openai requests\"\n",
 			argv[optind]);
 		return COMMAND_USAGE;
 	}

@@ -5,15 +5,16 @@
 static const char usage[] =
 	"usage: llmkit reload [--socket PATH]\n"
 	"\n"
-	"Has the daemon read its configuration again, as SIGHUP does, and tells what it says of it:\n"
-	"all of the new configuration applies, or nothing changes.\n"
+	"Has the daemon read its configuration again, as SIGHUP does, and tells what it says of\n"
+	"it: all of the new configuration applies, or nothing changes.\n"
 	"\n"
 	"  -s, --socket PATH  the daemon's socket\n"
 	"  -h, --help         this text\n";
 
 int cmd_reload(int argc, char **argv)
 {
-	static const struct option options[] = { COMMAND_OPTION_SOCKET, COMMAND_OPTION_HELP, { 0 } };
+	static const struct option options[] = { COMMAND_OPTION_SOCKET, COMMAND_OPTION_HELP,
+		{ 0 } };
 	struct command_common common = { 0 };
 	int option = command_next_option(argc, argv, "s:h", options, &common);
 

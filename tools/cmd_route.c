@@ -6,13 +6,14 @@
 #include "base/aux.h"
 #include "proto/json.h"
 #include "tools/command.h"
+#include "tools/text.h"
 #include "tools/units.h"
 
 static const char usage[] =
 	"usage: llmkit route NAME [OPTION]...\n"
 	"\n"
-	"Tells where a call of the route, the model or PROVIDER/MODEL would go now: the targets in\n"
-	"order, with predicted time and cost. Nothing is sent and nothing is taken.\n"
+	"Tells where a call of the route, the model or PROVIDER/MODEL would go now: the targets\n"
+	"in order, with predicted time and cost. Nothing is sent and nothing is taken.\n"
 	"\n"
 	"      --explain           also the targets that are left out, and why\n"
 	"      --strategy NAME     instead of the route's: balanced, cost, latency, reliability,\n"
@@ -142,6 +143,8 @@ static void print_choice(unsigned place, const struct llmkit_choice *c)
 			  wait[UNITS_TEXT] = "";
 
 	snprintf(target, sizeof(target), "%s/%s", c->provider, c->model);
+	/* Participants may have written anything here. */
+	text_clean(target);
 	if (c->first_token_us)
 		units_duration(c->first_token_us * 1000, first);
 	if (c->total_us)

@@ -7,6 +7,7 @@
 #include "libclient/llmkit.h"
 #include "proto/json.h"
 #include "tools/command.h"
+#include "tools/text.h"
 
 #define STATUS_TIMEOUT_MS 5000
 
@@ -20,8 +21,12 @@ static const char usage[] = "usage: llmkit status [--json] [--socket PATH]\n"
 
 static int print_line(void *context, const char *path, struct str value)
 {
+	char text[1024];
+
 	(void)context;
-	return printf("%-32s %.*s\n", path, STR_ARG(value)) < 0;
+	snprintf(text, sizeof(text), "%.*s", STR_ARG(value));
+	text_clean(text);
+	return printf("%-32s %s\n", path, text) < 0;
 }
 
 static int ask(const char *socket, bool as_json)

@@ -9,6 +9,8 @@
 #include <sys/un.h>
 #include "base/aux.h"
 #include "base/paths.h"
+#include "base/process.h"
+#include "tools/text.h"
 
 #define ASK_TIMEOUT_MS 10000
 /* The terminating zero has its place too. */
@@ -104,6 +106,8 @@ int command_ask(const char *socket, const char *verb, const char *name)
 	if (code != COMMAND_OK)
 		return code;
 	r = llmkit_command(kit, verb, name, ASK_TIMEOUT_MS, &message);
+	if (message)
+		text_clean(message);
 	if (r == LLMKIT_OK)
 		printf("%s%s%s: done\n", verb, name ? " " : "", name ? name : "");
 	else if (message && *message)
@@ -133,27 +137,91 @@ int command_region_path(
 	return COMMAND_USAGE;
 }
 
-int command_attach(struct region *r, const char *command, const char *region, const char *socket)
+static int fail_with(char *out, size_t size, const char *path, const char *why, const char *hint)
 {
-	aux_cleanup(closep) int fd = -1;
-	char path[PATHS_MAX];
-	int outcome = command_region_path(region, socket, path, sizeof(path), command);
+	snprintf(out, size, "%s: %s%s", path, why, hint);
+	return COMMAND_FAILED;
+}
 
-	if (outcome != COMMAND_OK)
-		return outcome;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0) {
-		fprintf(stderr, "llmkit %s: %s: %s%s\n", command, path, strerror(errno),
+int command_map(
+	struct region *r, const char *path, struct command_file *file, char *why, size_t size)
+{
+	aux_cleanup(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat status;
+	int outcome;
+
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return fail_with(why, size, path, strerror(errno),
 			errno == ENOENT ? "; has llmkitd ever run here? see --region and --socket" :
 				errno == EACCES ? "; run as the daemon's user or as root" :
 						  "");
-		return COMMAND_FAILED;
-	}
+	*file = (struct command_file){ status.st_dev, status.st_ino };
 	outcome = region_attach(r, fd, false, NULL);
 	if (outcome == REGION_OK)
 		return COMMAND_OK;
-	fprintf(stderr, "llmkit %s: %s: %s\n", command, path,
+	return fail_with(why, size, path,
 		outcome < 0 ? strerror(-outcome) :
-			      region_outcome_text((enum region_outcome)outcome));
-	return COMMAND_FAILED;
+			      region_outcome_text((enum region_outcome)outcome),
+		"");
+}
+
+int command_attach(struct region *r, const char *command, const char *region, const char *socket)
+{
+	char path[PATHS_MAX], why[PATHS_MAX + 128];
+	struct command_file file;
+	int outcome = command_region_path(region, socket, path, sizeof(path), command);
+
+	if (outcome == COMMAND_OK && command_map(r, path, &file, why, sizeof(why)) != COMMAND_OK) {
+		fprintf(stderr, "llmkit %s: %s\n", command, why);
+		outcome = COMMAND_FAILED;
+	}
+	return outcome;
+}
+
+/* ---- what is in it ---- */
+
+enum command_daemon command_daemon_of(const struct region *r)
+{
+	struct region_status s;
+	uint64_t start;
+
+	region_status(r, &s);
+	if (process_start_ticks(s.daemon_pid, &start) == 0 && start == s.daemon_start)
+		return COMMAND_DAEMON_RUNNING;
+	return s.closed ? COMMAND_DAEMON_STOPPED : COMMAND_DAEMON_DEAD;
+}
+
+void command_describe_daemon(
+	const struct region *r, enum command_daemon daemon, uint64_t now_ns, char *out, size_t size)
+{
+	struct region_status s;
+	double age;
+
+	region_status(r, &s);
+	age = now_ns > s.heartbeat_ns ? (double)(now_ns - s.heartbeat_ns) / 1e9 : 0;
+	if (daemon == COMMAND_DAEMON_RUNNING)
+		snprintf(out, size, "running, pid %llu, heartbeat %.1f s ago",
+			(unsigned long long)s.daemon_pid, age);
+	else if (daemon == COMMAND_DAEMON_STOPPED)
+		snprintf(out, size, "stopped in order %.1f s ago; budgets stay valid", age);
+	else
+		snprintf(out, size,
+			"DEAD: pid %llu did not stop in order, last heartbeat %.1f s ago; budgets "
+			"stay valid and the next daemon adopts them",
+			(unsigned long long)s.daemon_pid, age);
+}
+
+void command_limit_label(const struct bucket_view *v, char *out, size_t size)
+{
+	snprintf(out, size, "%s %s %s", bucket_scope_name(v->scope), v->name,
+		bucket_resource_name(v->resource));
+	/* Participants may have written anything here. */
+	text_clean(out);
+}
+
+const char *command_participant_state(enum participant_state state)
+{
+	return state == PARTICIPANT_ATTACHED ? "attached" :
+		state == PARTICIPANT_ORPHAN  ? "orphan" :
+					       "free";
 }

@@ -6,6 +6,8 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include "libclient/llmkit.h"
+#include "shm/bucket_table.h"
+#include "shm/participant.h"
 #include "shm/region.h"
 
 enum {
@@ -38,6 +40,32 @@ int command_ask(const char *socket, const char *verb, const char *name);
  * Needs no daemon. */
 int command_attach(struct region *r, const char *command, const char *region, const char *socket);
 
+/* Which file a region is, to notice that another has its name now. */
+struct command_file {
+	uint64_t device, inode;
+};
+
+/* Maps the region's file read-only; what fails is told in why, one sentence. COMMAND_OK or
+ * COMMAND_FAILED. */
+int command_map(
+	struct region *r, const char *path, struct command_file *file, char *why, size_t size);
+
+enum command_daemon {
+	COMMAND_DAEMON_RUNNING,
+	COMMAND_DAEMON_STOPPED, /* in order */
+	COMMAND_DAEMON_DEAD,    /* not in order */
+};
+/* What became of the region's daemon, by /proc. */
+enum command_daemon command_daemon_of(const struct region *r);
+/* A sentence about it. */
+void command_describe_daemon(const struct region *r, enum command_daemon daemon, uint64_t now_ns,
+	char *out, size_t size);
+
+/* "SCOPE NAME RESOURCE", fit for a terminal. */
+void command_limit_label(const struct bucket_view *v, char *out, size_t size);
+
+const char *command_participant_state(enum participant_state state);
+
 /* The path that command_attach() opens. 0 or COMMAND_USAGE, told. */
 int command_region_path(
 	const char *region, const char *socket, char *out, size_t size, const char *command);
@@ -47,10 +75,22 @@ struct command_common {
 	const char *region, *socket;
 	bool json;
 };
-#define COMMAND_OPTION_JSON { "json", no_argument, NULL, 'j' }
-#define COMMAND_OPTION_REGION { "region", required_argument, NULL, 'r' }
-#define COMMAND_OPTION_SOCKET { "socket", required_argument, NULL, 's' }
-#define COMMAND_OPTION_HELP { "help", no_argument, NULL, 'h' }
+#define COMMAND_OPTION_JSON \
+	{ \
+		"json", no_argument, NULL, 'j' \
+	}
+#define COMMAND_OPTION_REGION \
+	{ \
+		"region", required_argument, NULL, 'r' \
+	}
+#define COMMAND_OPTION_SOCKET \
+	{ \
+		"socket", required_argument, NULL, 's' \
+	}
+#define COMMAND_OPTION_HELP \
+	{ \
+		"help", no_argument, NULL, 'h' \
+	}
 
 /* The next option that is none of the common ones, after taking those; -1: no more, 'h': help was
  * asked for, '?': told, return COMMAND_USAGE. */

@@ -96,4 +96,4 @@ deps_install() {
 
 DEPS_BUILD="gcc libc6-dev meson ninja-build pkg-config|pkgconf liburing-dev libcurl4-openssl-dev libssl-dev
     libmsgpack-dev|libmsgpack-c-dev libcyaml-dev libyaml-dev libcmocka-dev ca-certificates"
-DEPS_CHECK="python3 universal-ctags strace scdoc curl procps iproute2"
+DEPS_CHECK="python3 spin universal-ctags strace scdoc curl procps iproute2"

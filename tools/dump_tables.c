@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/aux.h"
-#include "proto/utf8.h"
 #include "shm/layout.h"
+#include "tools/text.h"
+
+#define MANY_WORDS 64
 
 struct field {
 	const char *table, *name, *type;
@@ -44,7 +46,7 @@ struct table {
 			sizeof(struct struct_), sizeof(struct of_), (least_) \
 	}
 
-#define TABLES 9
+#define TABLES 10
 
 static void list_tables(const struct region *r, struct table out[TABLES])
 {
@@ -56,6 +58,8 @@ static void list_tables(const struct region *r, struct table out[TABLES])
 		TABLE("holds", layout_hold, r->hold, r->holds, owner, 1),
 		TABLE("targets", layout_target, r->target, r->targets, key, LAYOUT_KEY_FIRST),
 		COMPANION("breakers", layout_breaker, r->breaker, r->targets, layout_target,
+			r->target, key, LAYOUT_KEY_FIRST),
+		COMPANION("latencies", layout_latency, r->latency, r->targets, layout_target,
 			r->target, key, LAYOUT_KEY_FIRST),
 		TABLE("routes", layout_route, r->route, r->routes, key, LAYOUT_KEY_FIRST),
 		TABLE("estimates", layout_estimate, r->estimate, r->estimates, key, 1),
@@ -95,10 +99,26 @@ static void field_text(const struct field *f, const char *row, char out[LAYOUT_N
 	for (size_t i = 0; i < length; i++)
 		if (out[i] == LAYOUT_NAME_JOIN)
 			out[i] = '@';
-	utf8_repair(out, length);
+	text_clean(out);
 }
 
 /* ---- text ---- */
+
+/* A histogram is mostly empty: the words that are not 0, each after its place. */
+static void text_many(const struct field *f, const char *row)
+{
+	bool is_first = true;
+
+	for (size_t at = 0; at < f->size; at += sizeof(uint64_t)) {
+		uint64_t word = word_at(row + f->offset + at);
+
+		if (word == 0)
+			continue;
+		printf("%s[%zu]%llu", is_first ? "" : ",", at / sizeof(uint64_t),
+			(unsigned long long)word);
+		is_first = false;
+	}
+}
 
 static void text_field(const struct field *f, const char *row)
 {
@@ -110,9 +130,12 @@ static void text_field(const struct field *f, const char *row)
 		return;
 	}
 	printf(" %s=", f->name);
+	if (f->size > MANY_WORDS * sizeof(uint64_t)) {
+		text_many(f, row);
+		return;
+	}
 	for (size_t at = 0; at < f->size; at += sizeof(uint64_t))
-		printf("%s%llu", at ? "," : "",
-			(unsigned long long)word_at(row + f->offset + at));
+		printf("%s%llu", at ? "," : "", (unsigned long long)word_at(row + f->offset + at));
 }
 
 void dump_tables_text(const struct region *r)

@@ -1,6 +1,7 @@
 #pragma once
 
-/* Every word of every used row of the region's tables, by shm/tbl/layout.h: nothing can be left out. */
+/* Every word of every used row of the region's tables, by shm/tbl/layout.h: nothing can be left
+ * out. */
 
 #include "proto/json.h"
 #include "shm/region.h"

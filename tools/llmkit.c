@@ -18,6 +18,7 @@ static const struct {
 	{ "reload", cmd_reload, "have the daemon read its configuration again" },
 	{ "route", cmd_route, "tell where a call would go now, and why" },
 	{ "status", cmd_status, "ask the daemon how it is" },
+	{ "top", cmd_top, "watch limits, targets and processes live" },
 };
 
 static int print_usage(FILE *out)

@@ -14,6 +14,8 @@ const char *units_duration(uint64_t ns, char out[UNITS_TEXT])
 
 	if (ns == UINT64_MAX)
 		snprintf(out, UNITS_TEXT, "-");
+	else if (ns == 0)
+		snprintf(out, UNITS_TEXT, "0 s");
 	else if (ns < NSEC_PER_MSEC)
 		snprintf(out, UNITS_TEXT, "%.0f us", s * 1e6);
 	else if (ns < NSEC_PER_SEC)
@@ -35,7 +37,8 @@ const char *units_count(uint64_t n, char out[UNITS_TEXT])
 	double value = (double)n;
 	size_t i = 0;
 
-	while (value >= 1000 && i + 1 < ARRAY_SIZE(suffix)) {
+	/* What would be written as 1000. */
+	while (value >= 999.5 && i + 1 < ARRAY_SIZE(suffix)) {
 		value /= 1000;
 		i++;
 	}

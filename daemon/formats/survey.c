@@ -43,7 +43,8 @@ static void survey_messages(struct survey *s, yyjson_val *messages, uint64_t *by
 	yyjson_val *message, *part;
 	size_t i, n, k, parts;
 
-	yyjson_arr_foreach(messages, i, n, message) {
+	yyjson_arr_foreach(messages, i, n, message)
+	{
 		yyjson_val *content = value_get(message, "content");
 		yyjson_val *calls = value_get(message, "tool_calls");
 
@@ -67,7 +68,8 @@ static void survey_model(yyjson_val *root, char out[SURVEY_MODEL_MAX + 1])
 {
 	struct str model = value_get_str(root, "model");
 
-	if (model.length <= SURVEY_MODEL_MAX && !memchr(model.data ? model.data : "", 0, model.length))
+	if (model.length <= SURVEY_MODEL_MAX &&
+		!memchr(model.data ? model.data : "", 0, model.length))
 		memcpy(out, model.data ? model.data : "", model.length);
 }
 
@@ -97,8 +99,8 @@ static void survey_root(struct survey *s, yyjson_val *root)
 int survey_read(struct str body, struct survey *out, char model[SURVEY_MODEL_MAX + 1])
 {
 	yyjson_read_err error = { 0 };
-	yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)body.data, body.length,
-		YYJSON_READ_NOFLAG, NULL, &error);
+	yyjson_doc *doc = yyjson_read_opts(
+		(char *)(uintptr_t)body.data, body.length, YYJSON_READ_NOFLAG, NULL, &error);
 
 	*out = (struct survey){ 0 };
 	memset(model, 0, SURVEY_MODEL_MAX + 1);

@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * Operations of shm/ that can be cut off before any access to a shared word, as by kill -9, with others
- * acting in between. They nest: who acts in between may be cut off too. One thread.
+ * Operations of shm/ that can be cut off before any access to a shared word, as by kill -9, with
+ * others acting in between. They nest: who acts in between may be cut off too. One thread.
  */
 
 #include <setjmp.h>

@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * What tests/crash/single-step.c cuts off: the same calls on the same bytes, in one program built with
- * hooked accesses, in another (victim.c) as everywhere else.
+ * What tests/crash/single-step.c cuts off: the same calls on the same bytes, in one program built
+ * with hooked accesses, in another (victim.c) as everywhere else.
  */
 
 #include <stdint.h>

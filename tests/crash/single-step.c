@@ -1,8 +1,8 @@
 /*
- * Proves that the hooks of tests/crash/hooked.h miss nothing. A process built as everywhere else
- * is stepped through single instructions; whatever state it leaves the region in, had it been killed there,
- * is one of those that a death before a hooked access leaves. Then processes are killed for good,
- * at instructions drawn by chance (all of them with LLMKIT_LONG=1), and reaped.
+ * Proves that the hooks of tests/crash/hooked.h miss nothing. A process built as everywhere else is
+ * stepped through single instructions; whatever state it leaves the region in, had it been killed
+ * there, is one of those that a death before a hooked access leaves. Then processes are killed for
+ * good, at instructions drawn by chance (all of them with LLMKIT_LONG=1), and reaped.
  *
  *     single-step PATH-OF-VICTIM
  */

@@ -1,9 +1,9 @@
 /*
- * Real processes lease and settle on one region, as fast as the limits let them, while one of them after
- * the other is killed at whatever instruction it is at, reaped and started again, and others are stopped for
- * a while. Shown: never more requests and tokens than burst + rate * t, never more at once than
- * the limit of concurrency, what a stopped process holds stays its own, no total ever differs from what the
- * holds say, and nothing is held at the end.
+ * Real processes lease and settle on one region, as fast as the limits let them, while one of them
+ * after the other is killed at whatever instruction it is at, reaped and started again, and others
+ * are stopped for a while. Shown: never more requests and tokens than burst + rate * t, never more
+ * at once than the limit of concurrency, what a stopped process holds stays its own, no total ever
+ * differs from what the holds say, and nothing is held at the end.
  *
  *     storm [--seconds N] [--admissions N]
  *
@@ -34,7 +34,7 @@
 enum {
 	PROCESSES = 8,
 	FLIGHTS = 4, /* of one process */
-	SLOTS = 20,
+	SLOTS = 12,
 	REQUESTS = 150000, /* a second */
 	REQUESTS_BURST = 500,
 	TOKENS = 20000000, /* a second */

@@ -12,7 +12,7 @@
 
 #define DAY_NS (86400 * NSEC_PER_SEC)
 #define START_NS (100 * DAY_NS)
-#define MONEY_LIMIT 400000000
+#define MONEY_LIMIT 6000000
 #define USER_SLOTS 2
 #define PROVIDER_SLOTS 7
 #define PROBES 2
@@ -86,11 +86,22 @@ static uint64_t part_of(uint64_t *left, unsigned sixteenths)
 	return part;
 }
 
+/* The day ends when the daemon says so: tat is epoch:12 | used:52. */
+static uint64_t day_now(void)
+{
+	struct bucket_view v;
+
+	for (uint32_t i = 0; i < WORLD_ROWS; i++)
+		if (bucket_view(&world.r, i, world.now_ns, &v) && v.kind == BUCKET_WINDOW)
+			return atomic_load(&world.r.bucket[i].tat) >> 52;
+	world_fail("there is no limit of money");
+}
+
 void world_counts(struct flight *f, unsigned sixteenths)
 {
 	uint64_t input = part_of(&f->left.input_tokens, sixteenths);
 	uint64_t output = part_of(&f->left.output_tokens, sixteenths);
-	uint64_t day = world.now_ns / DAY_NS;
+	uint64_t day = day_now();
 
 	meter_counts(&world.tokens, input + output, "too many tokens");
 	meter_counts(&world.output, output, "too many output tokens");
@@ -162,7 +173,7 @@ static void start_meters(void)
 	meter_set(&world.provider, 1000, 8);
 	meter_set(&world.tokens, 100000, 1000);
 	meter_set(&world.output, 70000, 600);
-	world.day = world.now_ns / DAY_NS;
+	world.day = day_now();
 	world.spent = 0;
 }
 
@@ -199,11 +210,14 @@ void world_open(uint64_t seed)
 	static const struct region_owner owner = { .pid = 1, .start = 1, .boot_id = { 1, 2 } };
 	const struct region_sizes sizes = { WORLD_ROWS, WORLD_HOLDS, WORLD_TARGETS };
 	int fd = memfd_create("region", 0);
+	void *leases = mmap(WORLD_LEASES, 4096, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
 	memset(&world, 0, sizeof(world));
 	world.seed = seed;
 	world.now_ns = START_NS;
-	require(fd >= 0 && region_create(&world.r, fd, &owner, &sizes, START_NS, false) == 0,
+	require(leases == WORLD_LEASES && fd >= 0 &&
+			region_create(&world.r, fd, &owner, &sizes, START_NS, false) == 0,
 		"no region");
 	world.fd = fd;
 	world.r.clock_ns = world_clock;

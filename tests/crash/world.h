@@ -1,9 +1,10 @@
 #pragma once
 
 /*
- * What the kill-point tests act in: a small region, client processes with requests in flight, one daemon,
- * and the provider's own exact buckets, which never over-admit. Virtual time; it stands still while
- * operations interleave, so that the provider sees them in order. Any failed check ends the program.
+ * What the kill-point tests act in: a small region, client processes with requests in flight, one
+ * daemon, and the provider's own exact buckets, which never over-admit. Virtual time; it stands
+ * still while operations interleave, so that the provider sees them in order. Any failed check ends
+ * the program.
  */
 
 #include <stdbool.h>
@@ -69,7 +70,8 @@ struct world {
 	bool daemon_acting, daemon_dead;
 	struct actor actor[WORLD_ACTORS];
 	struct meter user[WORLD_USERS], model, provider, tokens, output;
-	uint64_t spent, day; /* nano-USD of the day */
+	uint64_t admitted;   /* leases */
+	uint64_t spent, day; /* nano-USD of the window that the daemon began last */
 };
 
 extern struct world world;
@@ -83,13 +85,18 @@ static inline uint64_t world_random(uint64_t below)
 	return splitmix_below(&world.seed, below);
 }
 
+/* Where leases are made: at the same address in every run, since where a free hold is looked for
+ * depends on it. */
+#define WORLD_LEASES ((struct bucket_lease *)(uintptr_t)0x210000000000)
+
 void world_open(uint64_t seed);
 void world_close(void);
 /* Daemon: limits and templates; tight: half of everything. */
 void world_configure(bool tight);
 struct bucket_names world_names(unsigned user);
 
-/* All that operations of clients and of the reaper change, but for statistics: saved, and as it was. */
+/* All that operations of clients and of the reaper change, but for statistics: saved, and as it
+ * was. */
 void world_save(void);
 void world_restore(void);
 
@@ -103,10 +110,11 @@ void world_counts(struct flight *f, unsigned sixteenths);
 
 /* Everybody's claims in one: no slot, probe or hold too many. */
 void world_check_use(void);
-/* Nothing is going on and nobody is dead and not reaped: all totals are what the holds say, and every hold
- * is a living flight's. */
+/* Nothing is going on and nobody is dead and not reaped: all totals are what the holds say, and
+ * every hold is a living flight's. */
 void world_check_still(void);
-/* What the limits would still admit, and what is in flight, fits into the provider's own buckets. */
+/* What the limits would still admit, and what is in flight, fits into the provider's own buckets.
+ * */
 void world_check_room(void);
 /* Nobody has anything in flight: nothing is held, and what is owed leaks to nothing. */
 void world_check_empty(void);

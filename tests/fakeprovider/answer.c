@@ -136,7 +136,8 @@ void answer_begin(struct answer *a, const struct family *family, const struct re
 	begin_context(a, context);
 	a->model = request->model;
 	a->tool = request->tool.length ? request->tool : str_of("get_weather");
-	a->input_tokens = 1 + buffer_length(&request->body) / 4;
+	a->input_tokens = s->input_tokens >= 0 ? (uint64_t)s->input_tokens :
+						 1 + buffer_length(&request->body) / 4;
 	a->streamed = request->stream && status < 300;
 	a->tell_usage = s->usage == SCRIPT_ABSENT ?
 		!a->streamed || request->include_usage || family->needs_version :
@@ -394,6 +395,18 @@ static void put_framing(struct answer *a, struct buffer *out, enum reply_framing
 	put_const(out, "\r\n");
 }
 
+/* NAME: VALUE|NAME: VALUE */
+static void put_more_headers(struct buffer *out, const char *text)
+{
+	while (*text) {
+		size_t n = strcspn(text, "|");
+
+		put(out, text, n);
+		put_const(out, "\r\n");
+		text += n + (text[n] == '|');
+	}
+}
+
 static void put_scripted_headers(struct answer *a, struct buffer *out)
 {
 	const struct script *s = &a->script;
@@ -402,6 +415,7 @@ static void put_scripted_headers(struct answer *a, struct buffer *out)
 		put_printf(out, "retry-after: %s\r\n", s->retry_after);
 	if (s->retry_after_ms[0])
 		put_printf(out, "retry-after-ms: %s\r\n", s->retry_after_ms);
+	put_more_headers(out, s->headers);
 	if (s->redirect[0])
 		put_printf(out, "location: %s\r\n", s->redirect);
 	if (s->gzip)
@@ -495,6 +509,23 @@ enum answer_verdict answer_next(struct answer *a, struct buffer *out, uint64_t *
 	default:
 		return ANSWER_END;
 	}
+}
+
+uint64_t answer_input_tokens(const struct answer *a)
+{
+	return a->family && a->status / 100 == 2 ? a->input_tokens : 0;
+}
+
+/* The script's number is of the whole answer: of a part that ends early, its share. */
+uint64_t answer_output_tokens(const struct answer *a)
+{
+	uint64_t whole = (uint64_t)a->script.output_tokens;
+
+	if (!a->family || a->status / 100 != 2)
+		return 0;
+	if (a->script.output_tokens < 0)
+		return (uint64_t)a->position;
+	return a->pieces ? whole * (uint64_t)a->position / (uint64_t)a->pieces : whole;
 }
 
 bool answer_closes(const struct answer *a)

@@ -66,5 +66,9 @@ void answer_begin_json(struct answer *a, bool keep_alive, int status, struct str
 /* Appends what is due to out. */
 enum answer_verdict answer_next(struct answer *a, struct buffer *out, uint64_t *wait_ns);
 
+/* What the provider charges for the answer as far as it came; nothing for a refusal. */
+uint64_t answer_input_tokens(const struct answer *a);
+uint64_t answer_output_tokens(const struct answer *a);
+
 /* Whether the connection ends after this answer. */
 bool answer_closes(const struct answer *a);

@@ -209,7 +209,7 @@ static void finish(struct answer *a, struct buffer *b)
 	put_stop(a, b);
 	put_const(b, "}");
 	if (a->tell_usage)
-		put_usage(a, b, (uint64_t)a->pieces);
+		put_usage(a, b, answer_output_tokens(a));
 	end_event(b, a);
 	begin_event(b, a, "message_stop");
 	end_event(b, a);
@@ -253,7 +253,7 @@ static void whole(struct answer *a, struct buffer *b)
 		put_stop(a, b);
 	a->position = a->pieces;
 	if (a->tell_usage)
-		put_usage(a, b, (uint64_t)a->pieces);
+		put_usage(a, b, answer_output_tokens(a));
 	put_const(b, "}");
 }
 

@@ -87,14 +87,16 @@ void arrival_begin(struct arrival_log *log, const struct arrival_where *w, const
 	write_line(log);
 }
 
-void arrival_end(struct arrival_log *log, uint64_t n, uint64_t now_ns, const char *outcome,
-	int status, uint64_t bytes)
+void arrival_end(
+	struct arrival_log *log, uint64_t n, uint64_t now_ns, const struct arrival_result *result)
 {
 	if (log->fd < 0)
 		return;
 	put_printf(&log->line,
 		"{\"event\":\"end\",\"n\":%" PRIu64 ",\"ns\":%" PRIu64
-		",\"outcome\":\"%s\",\"status\":%d,\"bytes\":%" PRIu64,
-		n, now_ns, outcome, status, bytes);
+		",\"outcome\":\"%s\",\"status\":%d,\"bytes\":%" PRIu64 ",\"input_tokens\":%" PRIu64
+		",\"output_tokens\":%" PRIu64,
+		n, now_ns, result->outcome, result->status, result->bytes, result->input_tokens,
+		result->output_tokens);
 	write_line(log);
 }

@@ -79,7 +79,7 @@ static void put_identity(const struct answer *a, struct buffer *b, const char *o
 
 static void put_usage(const struct answer *a, struct buffer *b)
 {
-	uint64_t out = (uint64_t)a->position;
+	uint64_t out = answer_output_tokens(a);
 	uint64_t reasoning = min_u64(out, (uint64_t)a->script.reasoning);
 
 	put_const(b, "{\"prompt_tokens\":");

@@ -189,5 +189,12 @@ void provider_end(struct provider *p, const struct answer *a, uint64_t now_ns, c
 	p->counters.in_flight--;
 	if (strcmp(outcome, "aborted_by_client") == 0)
 		p->counters.aborted++;
-	arrival_end(&p->log, a->n, now_ns, outcome, a->status, a->reply.body_bytes);
+	arrival_end(&p->log, a->n, now_ns,
+		&(struct arrival_result){
+			.outcome = outcome,
+			.status = a->status,
+			.bytes = a->reply.body_bytes,
+			.input_tokens = answer_input_tokens(a),
+			.output_tokens = answer_output_tokens(a),
+		});
 }

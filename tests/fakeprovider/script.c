@@ -51,12 +51,16 @@ static const struct key keys[] = {
 	NUMBER(tools, "this many tool calls, in fragments; without chunks= there is no text"),
 	TEXT(finish, "finish reason, in OpenAI's names or verbatim"),
 	CHOICE("usage", usage, usages, "0 none, 1 at the end, every: on every chunk"),
+	NUMBER(input_tokens,
+		"what the usage says of them, instead of a quarter of the body's bytes"),
+	NUMBER(output_tokens, "the same, instead of one per chunk"),
 	STATUS(status, "HTTP status; 300 and above answer the provider's error body"),
 	TEXT(error_type, "type in the error body"),
 	TEXT(error_code, "code in the error body"),
 	TEXT(error_message, "message in the error body"),
 	TEXT(retry_after, "the header Retry-After, verbatim"),
 	TEXT(retry_after_ms, "the header retry-after-ms, verbatim"),
+	TEXT(headers, "more headers: NAME: VALUE, with | between two"),
 	TEXT(redirect, "307 to this address"),
 	NUMBER(times, "the script holds for this many requests, later ones are answered plainly"),
 	CHOICE("cut", cut, cuts, "how cut_bytes ends the connection: fin or rst"),
@@ -87,7 +91,7 @@ void script_init(struct script *s)
 {
 	memset(s, 0, sizeof(*s));
 	s->chunks = s->cut_bytes = s->stall_after = s->inband_error = SCRIPT_ABSENT;
-	s->usage = SCRIPT_ABSENT;
+	s->usage = s->input_tokens = s->output_tokens = SCRIPT_ABSENT;
 }
 
 void script_help(FILE *f)

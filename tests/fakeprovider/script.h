@@ -27,13 +27,14 @@ enum script_length { LENGTH_RIGHT, LENGTH_SHORT, LENGTH_LONG, LENGTH_NONE };
 struct script {
 	int64_t first_ms, ttft_ms, delay_ms;
 	int64_t chunks, chunk_bytes, big, reasoning, tools, echo;
+	int64_t input_tokens, output_tokens;
 	int64_t status, times;
 	int64_t cut, cut_bytes, stall_after, no_terminal, inband_error, malformed;
 	int64_t slow_headers_ms, split, split_us, continue100;
 	int64_t usage, http_close, length, chunked_trailers, gzip, comments, crlf;
 	int64_t junk_after, stale, close_on_reuse, tls_close;
 	char finish[32], retry_after[64], retry_after_ms[32];
-	char error_type[64], error_code[64], error_message[192], redirect[256];
+	char error_type[64], error_code[64], error_message[192], redirect[256], headers[512];
 };
 
 void script_init(struct script *s);

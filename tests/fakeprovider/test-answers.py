@@ -9,8 +9,8 @@ import urllib.parse
 
 from testkit import (
     ANTHROPIC, OPENAI, anthropic_deltas, ask, body_of, chunks, connect, curl, deltas, dial,
-    equal, events, exchange_raw, headers_of, holds, raw_request, receive_all, receive_until,
-    run_tests, split_head, test, tls_socket)
+    equal, events, exchange_raw, headers_of, holds, provider, raw_request, receive_all,
+    receive_until, run_tests, split_head, test, tls_socket)
 
 # Both formats, as they should be.
 
@@ -437,6 +437,32 @@ def expect_100_continue(p):
         equal(receive_until(s, b"\r\n\r\n"), b"HTTP/1.1 100 Continue\r\n\r\n")
         s.sendall(body)
         holds(receive_all(s)[0].startswith(b"HTTP/1.1 200"))
+
+
+@test
+def key_headers(p):
+    r, _ = ask(p, "headers=" + urllib.parse.quote("X-One: 1|x-two: a, b"))
+    equal((r.getheader("x-one"), r.getheader("x-two")), ("1", "a, b"))
+    p.set_script("*: status=429; headers=anthropic-ratelimit-tokens-remaining: 0")
+    r, _ = ask(p)
+    p.set_script("")
+    equal((r.status, r.getheader("anthropic-ratelimit-tokens-remaining")), (429, "0"))
+
+
+@test
+def keys_of_tokens(_):
+    with provider(log=True) as p:
+        for path, names in ((OPENAI, ("prompt_tokens", "completion_tokens")),
+                            (ANTHROPIC, ("input_tokens", "output_tokens"))):
+            _, body = ask(p, "input_tokens=1234&output_tokens=56", path=path)
+            usage = json.loads(body)["usage"]
+            equal(tuple(usage[n] for n in names), (1234, 56))
+            end = p.ends()[-1]
+            equal((end["input_tokens"], end["output_tokens"]), (1234, 56))
+        ask(p, "output_tokens=100&chunks=4", stream=True)
+        equal(p.ends()[-1]["output_tokens"], 100)
+        ask(p, "status=500&output_tokens=100")
+        equal((p.ends()[-1]["input_tokens"], p.ends()[-1]["output_tokens"]), (0, 0))
 
 
 @test

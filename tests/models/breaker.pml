@@ -1,6 +1,6 @@
 /*
- * The breaker's state word and its leased probes: breaker_allow(), breaker_record(),
- * breaker_reap() of shm/breaker.c; the words: struct layout_breaker in shm/layout.h.
+ * The breaker's state word and its leased probes: breaker_allow() (ticket_take(),
+ * ticket_verify()), breaker_record() and breaker_reap() of shm/breaker.c; the words: struct layout_breaker in shm/layout.h.
  *
  * The state word is state, generation and the successes so far; every transition is a new generation.
  * A ticket is owner and generation in one slot word; one of another generation is free.
@@ -18,6 +18,8 @@
  * stopped or died): a newcomer gets through, if need be after the lease.
  *
  * Assumed: nobody is stopped within one call of allow() for 2^16 transitions.
+ * Variants with an error: NO_GENERATION, COUNT_ON_RESULT (probes are counted when their results
+ * come), TAKE_NEWER, NO_VERIFY, NO_LEASE, NO_REAP.
  */
 #ifndef PROCESSES
 #define PROCESSES 3

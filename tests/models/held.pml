@@ -11,7 +11,7 @@
  * together at most BURST. At rest nothing is held.
  *
  * The tag alone (NO_RECHECK) or the second look alone (NO_TAG, and S_FIRST) is enough; with neither
- * an error is found.
+ * an error is found, as with SWAPPED.
  */
 #ifndef PROCESSES
 #define PROCESSES 3

@@ -9,6 +9,7 @@
  * Always: in every window [a, b] what was admitted by a limit is at most its burst + (b - a).
  * When the clock stands (TICKS 0), at rest: a word is exactly what was admitted and what the dead had
  * taken; so all else came back.
+ * Variants with an error: NO_CHECK, NAIVE.
  */
 #ifndef ROUNDS
 #define ROUNDS 1

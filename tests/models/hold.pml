@@ -1,8 +1,9 @@
 /*
- * The recoverable compare-and-swap of totals: hold_move(), hold_reap(), hold_audit() of shm/hold.c;
- * the words: struct layout_hold in shm/layout.h.
+ * The recoverable compare-and-swap of totals: hold_move() (try_move(), acknowledge()), hold_reap()
+ * (resolve()) and hold_audit() (add_up(), mend()) of shm/hold.c; the words: struct layout_hold in
+ * shm/layout.h.
  *
- * HOLDS processes with a hold each move TOTALS totals by +1 and -1. Each may die before any step; the
+ * HOLDS processes with a hold each move TOTALS totals by +1 and -1. Each may die before any store; the
  * reaper may die before any of its own and is then begun anew; a reaped hold is claimed again and
  * goes on with its numbers. Sequences in totals wrap at WRAP, numbers in op do not.
  *
@@ -12,6 +13,8 @@
  * Assumed: nobody is stopped between reading a total's previous writer and his own CAS for
  * as long as one hold makes WRAP moves (2^18 in C) and then finds bit for bit the same word.
  * SHORT_CAS drops the assumption, and an error is found.
+ * Variants with an error: NO_ACKNOWLEDGE, NO_VERIFY, NO_SKIP, ENTRY_FIRST, NO_DONE, STALE_OP,
+ * AUDIT_ENTRY_FIRST, AUDIT_WRITES.
  */
 #ifndef HOLDS
 #define HOLDS 2
@@ -39,6 +42,7 @@
 #define GARBAGE 0 /* units in total 0 at the start that nobody has */
 #endif
 
+#define NOBODY HOLDS /* writes as the daemon: has no hold */
 #define IDLE 0
 #define PENDING 1
 #define DONE 2
@@ -68,26 +72,27 @@ mine uses[HOLDS];  /* ghost: of it, by hold */
 inline forget() { d_step { w.value = 0; w.writer = 0; w.sequence = 0; w.number = 0; o_number = 0; o_which = 0;
 	o_state = 0; n = 0; ok = false } }
 
-/* Moves total t by d (+1 or -1) with hold h. Before each step the caller's DIE. */
+/* Moves total t by d (+1 or -1) with hold h. He may die before each store; what was only
+ * read dies with him. */
 inline move(h, t, d) {
 	ok = false;
 restart:
-	if :: atomic { true ->
+	atomic {
 		w.value = T[t].value; w.writer = T[t].writer; w.sequence = T[t].sequence;
 		w.number = T[t].number; n = base + 1;
 #ifndef NO_SKIP
 		if :: w.writer == h && w.sequence == n % WRAP -> n++ :: else fi
 #endif
-		} :: DIE fi;
+	};
 #ifndef NO_ACKNOWLEDGE
 	if
-	:: w.writer != h ->
-		if :: atomic { true -> o_number = H[w.writer].number; o_which = H[w.writer].which;
-			o_state = H[w.writer].state } :: DIE fi;
+	:: w.writer != h && w.writer != NOBODY ->
+		atomic { o_number = H[w.writer].number; o_which = H[w.writer].which;
+			o_state = H[w.writer].state };
 		if
 		:: o_state == PENDING && o_which == t && o_number % WRAP == w.sequence ->
 #ifndef NO_VERIFY
-			if :: !SAME(T[t], w) -> goto restart :: SAME(T[t], w) :: DIE fi;
+			if :: !SAME(T[t], w) -> goto restart :: SAME(T[t], w) fi;
 #endif
 			if :: atomic { true -> if
 				:: H[w.writer].number == o_number && H[w.writer].which == o_which &&
@@ -98,29 +103,33 @@ restart:
 	:: else
 	fi;
 #endif
-	if :: H[h].op_value = H[h].entry[t] + d :: DIE fi;
+	atomic { H[h].op_value = H[h].entry[t] + d; o_number = 0; o_which = 0; o_state = 0 };
 #ifdef ENTRY_FIRST
 	if :: H[h].entry[t] = H[h].op_value :: DIE fi;
 #endif
 	if :: atomic { true -> H[h].number = n; H[h].which = t; H[h].state = PENDING } :: DIE fi;
 	if
-	:: atomic { !SAME_AT_CAS(T[t], w) -> ok = false }
+	:: atomic { !SAME_AT_CAS(T[t], w) -> w.value = 0; w.writer = 0; w.sequence = 0; w.number = 0;
+		ok = false }
 	:: atomic { SAME_AT_CAS(T[t], w) ->
 		T[t].value = T[t].value + d; T[t].writer = h; T[t].sequence = n % WRAP; T[t].number = n;
 		if :: !dead[h] && d == 1 -> uses[h].units[t]++; use[t]++ :: else fi;
 		assert(T[t].value < 200 && T[t].value >= use[t]);
-		ok = true }
+		w.value = 0; w.writer = 0; w.sequence = 0; w.number = 0; ok = true }
 	:: DIE
 	fi;
-	if
-	:: !ok -> if :: d == 1 && !dead[h] -> goto idle :: goto restart fi
-	:: ok
-	fi;
 #ifndef ENTRY_FIRST
-	if :: H[h].entry[t] = H[h].op_value :: DIE fi;
+	if
+	:: !ok
+	:: ok -> if :: H[h].entry[t] = H[h].op_value :: DIE fi
+	fi;
 #endif
-idle:
-	if :: atomic { true -> H[h].number = n; H[h].which = 0; H[h].state = IDLE } :: DIE fi;
+	if :: atomic { true -> H[h].number = n; H[h].which = 0; H[h].state = IDLE; base = n } :: DIE fi;
+	/* Not moved: once more, or (it no longer fits) no more. */
+	if
+	:: !ok -> if :: d == 1 && !dead[h] :: goto restart fi
+	:: ok
+	fi
 }
 
 #define LOCALS total w; byte base, n, o_number, o_which, o_state; bool ok
@@ -190,10 +199,10 @@ again:
 		goto rest }
 	fi;
 settle_op:
-	if :: atomic { true -> o_number = H[h].number; o_which = H[h].which; o_state = H[h].state } :: DIE fi;
+	atomic { o_number = H[h].number; o_which = H[h].which; o_state = H[h].state };
 	if
 	:: o_state == PENDING ->
-		if :: atomic { true -> seen.writer = T[o_which].writer; seen.sequence = T[o_which].sequence } :: DIE fi;
+		atomic { seen.writer = T[o_which].writer; seen.sequence = T[o_which].sequence };
 		if
 		:: seen.writer == h && seen.sequence == o_number % WRAP -> goto done
 		:: else
@@ -225,21 +234,20 @@ done:
 	if :: H[h].owned = 0 :: DIE fi;
 	goto again;
 audit:
-	/* What nothing accounts for in total 0 goes, its writer and sequence stay. */
-	if :: atomic { true -> w.value = T[0].value; w.writer = T[0].writer; w.sequence = T[0].sequence;
-		w.number = T[0].number; h = 0; d = 0 } :: DIE fi;
+	/* What nothing accounts for in total 0 goes. */
+	atomic { w.value = T[0].value; w.writer = T[0].writer; w.sequence = T[0].sequence;
+		w.number = T[0].number; h = 0; d = 0 };
 	do
 	:: h < HOLDS ->
 #ifdef AUDIT_ENTRY_FIRST
-		if :: d = d + H[h].entry[0] :: DIE fi;
+		d = d + H[h].entry[0];
 #endif
 		if
 		:: atomic { H[h].state == IDLE || H[h].which != 0 }
 		:: atomic { else -> goto again }
-		:: DIE
 		fi;
 #ifndef AUDIT_ENTRY_FIRST
-		if :: d = d + H[h].entry[0] :: DIE fi;
+		d = d + H[h].entry[0];
 #endif
 		h++
 	:: h == HOLDS -> break
@@ -247,13 +255,14 @@ audit:
 	if
 	:: atomic { SAME_AT_CAS(T[0], w) ->
 		assert(T[0].value == d + garbage);
-		T[0].value = d; garbage = 0
+		T[0].value = d; garbage = 0; T[0].sequence = 0; T[0].number = 0;
 #ifdef AUDIT_WRITES
-		; T[0].writer = HOLDS - 1; T[0].sequence = 0; T[0].number = 0
+		T[0].writer = HOLDS - 1
+#else
+		T[0].writer = NOBODY
 #endif
 		}
 	:: atomic { else }
-	:: DIE
 	fi;
 	goto again;
 rest:

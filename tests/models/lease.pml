@@ -11,6 +11,7 @@
  *
  * Always: who frees his slot finds it still his; nothing is taken from a living owner. At rest: all
  * slots are free; nothing leaks.
+ * Variants with an error: NO_GENERATION, ROW_FIRST.
  */
 #define ROWS 2
 #define SLOTS 2

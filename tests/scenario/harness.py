@@ -182,6 +182,13 @@ class Host:
         return json.loads(out.stdout)
 
 
+    def participants(self, dump=None):
+        """The clients' rows. The daemon has one of its own, and so may this process, which keeps the
+        row of a connection that it closed for as long as it lives."""
+        dump = dump or self.dump()
+        others = (dump['header']['daemon_pid'], os.getpid())
+        return [p for p in dump['participants'] if p['pid'] not in others]
+
     def load(self, model, expect, *arguments):
         """A worker process that keeps requests going (load.c) and writes JSON lines to .out."""
         with tempfile.NamedTemporaryFile('w', dir=self.folder, encoding='utf-8', delete=False) as file:

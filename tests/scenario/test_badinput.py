@@ -150,7 +150,7 @@ def test_the_order_of_frames_is_kept():
                 ('a frame before HELLO', submit, False),
                 ('STATUS before HELLO', wire.frame(wire.STATUS, 1), False),
                 ('HELLO twice', hello, True),
-                ('an unknown type', wire.frame(0x05, 1), True),
+                ('an unknown type', wire.frame(0x7f, 1), True),
                 ('type 0', wire.frame(0, 1), True),
                 ("a daemon's frame", wire.frame(wire.TEXT, 1, raw=wire.pack('x')), True),
                 ('id 0', submit[:8] + bytes(8) + submit[16:], True),

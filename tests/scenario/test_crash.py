@@ -23,9 +23,8 @@ def boottime_ns():
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def rows(dump, state=None):
-    return [p for p in dump['participants'] if p['state'] == state or
-            (not state and p['state'] != 'free')]
+def rows(host, state=None):
+    return [p for p in host.participants() if state in (None, p['state'])]
 
 
 def percentile(values, share):
@@ -102,8 +101,8 @@ def test_kill_under_load():
         for i in range(KILLS):
             time.sleep(chance.uniform(0.05, 0.3))
             kills_ns.append(kill_and_restart(host, i + 2, i % 20 == 0))
-        wait_for(lambda: len(rows(host.dump(), 'attached')) == WORKERS, what='all attached again')
-        equal(len(rows(host.dump())), WORKERS, 'rows of participants')
+        wait_for(lambda: len(rows(host, 'attached')) == WORKERS, what='all attached again')
+        equal(len(rows(host)), WORKERS, 'rows of participants')
         lines = [line for w in workers for line in host.finish_load(w)]
         elapsed_s = (boottime_ns() - began_ns) / 1e9
         totals = [line for line in lines if line['event'] == 'total']
@@ -112,7 +111,7 @@ def test_kill_under_load():
         check(all(t['ended'] for t in totals), 'every worker got answers')
         check_losses(kills_ns, lines)
         check_budgets(elapsed_s, len(fake.arrivals()), sum(t['acquired'] for t in totals), '')
-        wait_for(lambda: not rows(host.dump()), what='no participant is left')
+        wait_for(lambda: not rows(host), what='no participant is left')
         equal(host.log_text().count('adopted the control region: budgets kept'), KILLS, 'adoptions')
         equal(host.status()['requests_active'], 0, 'requests')
 

@@ -49,7 +49,7 @@ def test_all_children_work_and_none_shares_a_socket():
         equal(status['status']['clients'], CHILDREN + 1, 'as the daemon counts them')
         equal(sum(child['admitted'] for child in children), BURST, 'one budget, all of it')
         equal(len(fake.arrivals()), CHILDREN + 2, 'requests')
-        wait_for(lambda: not host.dump()['participants'], what='all rows are given back')
+        wait_for(lambda: not host.participants(), what='all rows are given back')
 
 
 def test_children_outlive_a_daemon_and_its_parent_does_too():
@@ -90,7 +90,7 @@ def test_workers_of_the_example_end_with_their_parent():
             wait_for(lambda: len(children_of(parent.pid)) == 3, what='all workers are there')
             workers = children_of(parent.pid)
             # Each is attached: it has come as far as its work.
-            wait_for(lambda: len(host.dump()['participants']) == 4, what='all workers work')
+            wait_for(lambda: len(host.participants()) == 4, what='all workers work')
             parent.send_signal(number)
             equal(parent.wait(30), -number, 'the parent')
             wait_for(lambda: not any(map(is_running, workers)), what=f'no worker is left after {number}')

@@ -1,9 +1,9 @@
 #pragma once
 
 /*
- * What simulations share: virtual time, a queue of events, a seed, and what went on last, for the message
- * when a check fails. A seed is a run: the same one gives the same events, whose hash tells. One thread;
- * nothing allocates once it runs.
+ * What simulations share: virtual time, a queue of events, a seed, and what went on last, for the
+ * message when a check fails. A seed is a run: the same one gives the same events, whose hash
+ * tells. One thread; nothing allocates once it runs.
  */
 
 #include <stdbool.h>

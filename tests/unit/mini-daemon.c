@@ -176,6 +176,17 @@ static void answer_bad_body(struct peer *p, uint64_t id)
 	check(buffer_append(&p->out, frame, sizeof(frame)) == 0);
 }
 
+static void answer_newer(struct peer *p, uint64_t id)
+{
+	struct frame_header h = { .length = 3, .type = 0xf7, .request_id = id };
+	char frame[FRAME_HEADER_SIZE + 3] = { 0 };
+
+	frame_encode(&h, frame);
+	check(buffer_append(&p->out, frame, sizeof(frame)) == 0);
+	put_start(p, id);
+	put_end(p, id);
+}
+
 static void add_job(struct peer *p, uint64_t id, unsigned end, uint64_t end_ns)
 {
 	check(p->jobs < JOBS_MAX);
@@ -225,6 +236,8 @@ static void answer(struct server *s, struct peer *p, uint64_t id, const struct m
 	} else if (strcmp(model, "garbage") == 0) {
 		put_text(p, id, FRAME_TEXT, "before");
 		check(buffer_append(&p->out, "HTTP/1.1 400 Bad Request\r\n\r\n", 28) == 0);
+	} else if (strcmp(model, "newer") == 0) {
+		answer_newer(p, id);
 	} else if (strcmp(model, "badbody") == 0) {
 		answer_bad_body(p, id);
 	} else if (strcmp(model, "bye") == 0) {

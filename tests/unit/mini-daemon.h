@@ -17,6 +17,7 @@
  *     die       START, TEXT "abc", and the daemon ends
  *     half      START, TEXT "abc", the first 20 bytes of a frame, and the daemon ends
  *     garbage   bytes that are no frame
+ *     newer     a frame of a type that nobody knows, START, END
  *     badbody   TEXT with a body that is no msgpack
  *     bye       ERROR for the whole connection, which is closed
  *     block     TEXT of 8 MiB, END; reads nothing from this connection until that is written

@@ -1,9 +1,9 @@
 #pragma once
 
 /*
- * Providers in virtual time: calls come at a rate, the router says where to, breakers may refuse, answers
- * take as long as a lognormal says, and everything that a process would report is reported. Failed
- * calls go on to the next of the chain. Seeded.
+ * Providers in virtual time: calls come at a rate, the router says where to, breakers may refuse,
+ * answers take as long as a lognormal says, and everything that a process would report is
+ * reported. Failed calls go on to the next of the chain. Seeded.
  */
 
 #include <math.h>
@@ -43,7 +43,8 @@ struct sim {
 	_Atomic uint64_t turn;
 	uint64_t now_ns, seed;
 	double rate; /* calls per second */
-	/* seen: calls of users, of those that failed whatever was tried; time and money of the rest */
+	/* seen: calls of users, of those that failed whatever was tried; time and money of the
+	 * rest */
 	uint64_t calls, lost, first_tries_failed;
 	double seconds, usd;
 };

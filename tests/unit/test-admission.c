@@ -167,8 +167,7 @@ static void limits_switched_off_are_not_asked(void **state)
 
 static void tokens_are_held_then_settled_as_used(void **state)
 {
-	uint32_t row =
-		fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
+	uint32_t row = fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
 	const struct bucket_cost some = { .output_tokens = 10 };
 	const struct bucket_cost rest = { .input_tokens = 70, .output_tokens = 20 };
 
@@ -220,8 +219,7 @@ static void the_target_counts_what_is_in_flight(void **state)
 
 static void nothing_is_left_of_a_dead_daemon(void **state)
 {
-	uint32_t row =
-		fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
+	uint32_t row = fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
 
 	(void)state;
 	assert_int_equal(acquire(), ADMISSION_OK);
@@ -312,6 +310,37 @@ static void a_probes_ticket_comes_back_from_a_refusal(void **state)
 	}
 }
 
+/* An answer may stream for longer than a probe's lease lasts. */
+static void a_probes_first_token_is_proof_enough(void **state)
+{
+	const struct admission_result bad = { .outcome = BREAKER_FAILED };
+	uint64_t later = TAKEN + 3600 * FIXTURE_SECOND;
+	struct breaker_view v;
+	uint64_t requests;
+
+	(void)state;
+	open_by_failing();
+	admission_acquire(&w.f.r, &w.ask, later, &w.ticket, &w.v);
+	assert_int_equal(w.v.outcome, ADMISSION_OK);
+	assert_true(breaker_view(&w.f.r, w.target, later, &v));
+	assert_int_equal(v.probes_out, 1);
+	requests = v.requests;
+	for (int i = 0; i < 2; i++)
+		admission_first_token(&w.f.r, &w.ticket, FIXTURE_SECOND, later);
+	assert_true(breaker_view(&w.f.r, w.target, later, &v));
+	assert_int_equal(v.probes_out, 0);
+	assert_int_equal(v.requests, requests + 1);
+	/* Its good end counts no second time, its bad one does. */
+	judge(BREAKER_OK);
+	assert_true(breaker_view(&w.f.r, w.target, later, &v));
+	assert_int_equal(v.requests, requests + 1);
+	admission_acquire(&w.f.r, &w.ask, later, &w.ticket, &w.v);
+	admission_first_token(&w.f.r, &w.ticket, FIXTURE_SECOND, later);
+	admission_judge(&w.f.r, &w.ticket, &bad, later, 1);
+	assert_true(breaker_view(&w.f.r, w.target, later, &v));
+	assert_int_equal(v.requests, requests + 3);
+}
+
 static void success_teaches_the_target(void **state)
 {
 	const struct admission_result good = {
@@ -356,8 +385,8 @@ static void a_429_pauses_the_target_for_everybody(void **state)
 
 	(void)state;
 	assert_int_equal(acquire(), ADMISSION_OK);
-	assert_int_equal(admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0),
-		7 * FIXTURE_SECOND);
+	assert_int_equal(
+		admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0), 7 * FIXTURE_SECOND);
 	admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
 	assert_int_equal(acquire(), ADMISSION_E_PAUSED);
 	assert_int_equal(w.v.wait_ns, 7 * FIXTURE_SECOND);
@@ -438,6 +467,7 @@ int main(void)
 		CASE(a_failing_provider_is_left_alone),
 		CASE(what_is_not_judged_is_neutral),
 		CASE(a_probes_ticket_comes_back_from_a_refusal),
+		CASE(a_probes_first_token_is_proof_enough),
 		CASE(success_teaches_the_target),
 		CASE(a_429_pauses_the_target_for_everybody),
 		CASE(a_429_pauses_the_limits_that_clients_share),

@@ -183,6 +183,7 @@ static void begin_last_probe(void)
 	begin_due();
 	kit_call(&kit, BREAKER_OK, 0);
 	do_allow();
+	kit.now += 20 * SECOND;
 }
 
 static void begin_lost_probe(void)
@@ -267,6 +268,10 @@ static void death_at_any_step_leaves_nothing(void **state)
 
 			scene[i].begin();
 			died = run_with(scene[i].what, n, die);
+			/* However it closed, it is ramped. */
+			if (scene[i].begin == begin_last_probe &&
+				kit.b->state >> 62 == BREAKER_CLOSED)
+				assert_int_equal(breaker_ramp(&kit.r, ROW, kit.now), 1);
 			works_after_a_death();
 			kit_close(&kit);
 			if (!died)

@@ -734,9 +734,12 @@ static void forced_open_stays_until_closed_by_hand(void **state)
 	assert_int_equal(kit_state(&k), BREAKER_OPEN);
 	for (int i = 0; i < 50; i++) {
 		k.now += 1000000 * SECOND;
-		assert_int_equal(kit_allow(&k, 1, &ticket), BREAKER_REJECT);
-		assert_int_equal(breaker_check(&k.r, ROW, k.now, &wait_ns), BREAKER_REJECT);
+		assert_int_equal(
+			breaker_allow(&k.r, ROW, kit_owner(1), k.now, 0, &ticket, &wait_ns),
+			BREAKER_REJECT);
 		assert_true(wait_ns == BREAKER_WAIT_FOREVER && k.now + wait_ns > k.now);
+		assert_int_equal(breaker_check(&k.r, ROW, k.now, &wait_ns), BREAKER_REJECT);
+		assert_true(wait_ns == BREAKER_WAIT_FOREVER);
 		kit_report(&k, &ticket, BREAKER_OK, 0); /* one that called all the same */
 		breaker_tell(&k.r, k.now);
 		breaker_adopt(&k.r, k.now);
@@ -1251,6 +1254,7 @@ static void processes_that_die_on_probes_leave_nothing(void **state)
 	for (int i = 0; i < WORKERS; i++) {
 		kill(pid[i], SIGKILL);
 		waitpid(pid[i], NULL, 0);
+		storm_drop(s, i);
 		breaker_reap(&s->k.r, ((uint64_t)i + 1) | generation[i] << 16);
 	}
 	breaker_tell(&s->k.r, atomic_load(&s->now_ns) + 10 * SECOND);

@@ -1,6 +1,7 @@
 #include "shm/bucket.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -520,9 +521,11 @@ static bool eviction_step(enum bucket_resource resource, unsigned act, unsigned 
 	if (!done)
 		bucket_adopt(&f.r, NOW + 100);
 	assert_false(exists(&f, "u") && exists(&f, "w"));
-	/* u finds what it took. */
+	/* u finds what it took, and its row if that was not given away. */
 	if (client.admitted > 0)
 		assert_false(exists(&f, "w"));
+	if (done)
+		assert_true(exists(&f, "u") || exists(&f, "w"));
 	if (exists(&f, "w") || instantiate(&f, "u", NOW + 100) == 0) {
 		assert_int_equal(
 			resolve(&f, exists(&f, "w") ? "w" : "u", NOW, &client.set), BUCKET_OK);
@@ -595,6 +598,83 @@ static void eviction_is_lossless(void **state)
 	for (uint64_t seed = 0; seed < 200; seed++)
 		rows_in_turn(seed, &evictions, &adopted);
 	assert_true(evictions > 10000 && adopted > 1000);
+}
+
+/* ---- threads ---- */
+
+enum { CROWD = 4, CROWD_ROUNDS = 8000, CROWD_BURST = 10 };
+
+struct crowd {
+	struct fixture *f;
+	_Atomic uint64_t next, in_flight[NAMES], too_many, admitted, gone;
+	_Atomic bool stop;
+};
+
+static void *crowd_client(void *arg)
+{
+	struct crowd *c = arg;
+	uint64_t me = atomic_fetch_add(&c->next, 1), seed = me;
+
+	for (unsigned i = 0; i < CROWD_ROUNDS; i++) {
+		unsigned which = (unsigned)splitmix_below(&seed, NAMES);
+		char user[2] = { (char)('a' + which), '\0' };
+		uint64_t n = 1 + splitmix_below(&seed, CROWD_BURST);
+		struct bucket_cost cost = { .input_tokens = n };
+		enum bucket_outcome outcome;
+		struct bucket_lease l;
+		struct bucket_set set;
+
+		if (resolve(c->f, user, NOW, &set) != BUCKET_OK)
+			continue;
+		outcome = bucket_lease(&c->f->r, OWNER + me, &set, &cost, NOW, &l).outcome;
+		atomic_fetch_add(&c->gone, outcome == BUCKET_E_GONE);
+		if (outcome != BUCKET_OK)
+			continue;
+		atomic_fetch_add(&c->admitted, 1);
+		if (atomic_fetch_add(&c->in_flight[which], n) + n > CROWD_BURST)
+			atomic_fetch_add(&c->too_many, 1);
+		atomic_fetch_sub(&c->in_flight[which], n);
+		bucket_cancel(&c->f->r, &l, NOW);
+	}
+	return NULL;
+}
+
+static void *crowd_daemon(void *arg)
+{
+	struct crowd *c = arg;
+	uint64_t seed = 77;
+
+	for (uint64_t i = 1; !atomic_load(&c->stop); i++) {
+		char user[2] = { (char)('a' + splitmix_below(&seed, NAMES)), '\0' };
+
+		instantiate(c->f, user, NOW + i);
+	}
+	return NULL;
+}
+
+/* Rows change hands all the time while others take from them: what is in flight for a name is never
+ * more than its burst, and all of it comes back. */
+static void rows_change_hands_under_load(void **state)
+{
+	struct bucket_limit t = template_for(BUCKET_SCOPE_USER, BUCKET_TOKENS, 1, CROWD_BURST);
+	struct fixture f = fixture_open_sized(&four, false);
+	struct crowd c = { .f = &f };
+	pthread_t clients[CROWD], daemon;
+
+	(void)state;
+	assert_int_equal(bucket_set_templates(&f.r, &t, 1, NOW), 0);
+	assert_int_equal(pthread_create(&daemon, NULL, crowd_daemon, &c), 0);
+	for (int i = 0; i < CROWD; i++)
+		assert_int_equal(pthread_create(&clients[i], NULL, crowd_client, &c), 0);
+	for (int i = 0; i < CROWD; i++)
+		pthread_join(clients[i], NULL);
+	atomic_store(&c.stop, true);
+	pthread_join(daemon, NULL);
+	assert_int_equal(c.too_many, 0);
+	assert_true(c.admitted > 0);
+	for (uint32_t i = 0; i < f.r.buckets; i++)
+		assert_int_equal((uint32_t)f.r.bucket[i].held, 0);
+	fixture_close(&f);
 }
 
 /* ---- bad bytes ---- */
@@ -673,6 +753,7 @@ int main(void)
 		cmocka_unit_test(eviction_amid_taking_loses_nothing),
 		cmocka_unit_test(daemon_dying_in_eviction_loses_nothing),
 		cmocka_unit_test(eviction_is_lossless),
+		cmocka_unit_test(rows_change_hands_under_load),
 		cmocka_unit_test(adoption_retires_what_makes_no_sense),
 		cmocka_unit_test(change_of_kind_makes_another_row),
 	};

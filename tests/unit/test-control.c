@@ -379,23 +379,23 @@ static void a_full_table_can_be_replaced(void **state)
 			snprintf(names[i], sizeof(names[i]), "%u-%u", round, i);
 			many[i] = limits[0];
 			many[i].name = names[i];
-			assert_false(
-				bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[i])));
+			assert_false(bucket_set_add(
+				&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[i])));
 		}
 		assert_int_equal(control_configure(f->control, &full, NULL), 0);
 		for (unsigned i = 0; i < count; i++) {
 			struct bucket_set set = { 0 };
 
-			assert_true(
-				bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[i])));
+			assert_true(bucket_set_add(
+				&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[i])));
 		}
 	}
 	/* One too many changes nothing. */
 	full.limit_count = count + 1;
 	many[0].name = (char *)"other";
 	assert_int_equal(control_configure(f->control, &full, NULL), -ENOSPC);
-	assert_true(bucket_set_add(
-		&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of(names[0])));
+	assert_true(bucket_set_add(&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER,
+		BUCKET_REQUESTS, str_of(names[0])));
 	free(many);
 	free(names);
 }
@@ -419,10 +419,10 @@ static void a_limit_out_of_range_changes_nothing(void **state)
 	const struct config config_bad = { .limits = bad, .limit_count = 2 };
 
 	assert_int_equal(control_configure(f->control, &config_bad, NULL), -ERANGE);
-	assert_false(
-		bucket_set_add(&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of("new")));
-	assert_true(
-		bucket_set_add(&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of("p")));
+	assert_false(bucket_set_add(
+		&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, str_of("new")));
+	assert_true(bucket_set_add(
+		&(struct bucket_set){ 0 }, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of("p")));
 }
 
 /* ---- participants ---- */
@@ -451,8 +451,7 @@ static uint32_t hold_one(const struct region *r, uint64_t owner, uint32_t target
 	uint32_t hold = hold_claim(r, owner, 0, clock_boottime_ns());
 
 	assert_int_not_equal(hold, HOLD_NONE);
-	assert_int_equal(
-		hold_move(r, hold, owner, HOLD_TOTAL_TARGET(target), 1, 0, NULL), HOLD_OK);
+	assert_int_equal(hold_move(r, hold, owner, HOLD_TOTAL_TARGET(target), 1, 0, NULL), HOLD_OK);
 	return hold;
 }
 
@@ -492,7 +491,6 @@ static void what_the_dead_held_comes_back_when_their_socket_ends(void **state)
 	assert_int_equal(state_of(r, row), PARTICIPANT_FREE);
 }
 
-
 /* Runs the loop until the row is free, or for so many steps of 10 ms. */
 struct watch {
 	struct loop_timer timer;
@@ -504,8 +502,7 @@ static void watch_step(struct loop_timer *t)
 {
 	struct watch *w = container_of(t, struct watch, timer);
 
-	if (w->steps-- == 0 ||
-		state_of(control_region(w->f->control), w->row) == PARTICIPANT_FREE)
+	if (w->steps-- == 0 || state_of(control_region(w->f->control), w->row) == PARTICIPANT_FREE)
 		loop_stop(w->f->loop);
 	else
 		loop_timer_start(w->f->loop, t, loop_now(w->f->loop) + 10 * NSEC_PER_MSEC);
@@ -599,15 +596,21 @@ static struct config_provider providers[] = {
 	{ .name = (char *)"q", .family = &some_family },
 };
 static struct config_model models[] = {
-	{ .name = (char *)"m", .provider = 0, .upstream = (char *)"m", .price = { 5, 6, 7 },
-		.context = 1000, .capabilities = TARGET_TOOLS },
+	{ .name = (char *)"m",
+		.provider = 0,
+		.upstream = (char *)"m",
+		.price = { 5, 6, 7 },
+		.context = 1000,
+		.capabilities = TARGET_TOOLS },
 };
 static struct config_target route_targets[] = {
 	{ .provider = 0, .model = (char *)"m", .weight = 1 },
 	{ .provider = 1, .model = (char *)"other", .weight = 3 },
 };
 static struct config_route routes[] = {
-	{ .name = (char *)"r", .targets = route_targets, .target_count = 2,
+	{ .name = (char *)"r",
+		.targets = route_targets,
+		.target_count = 2,
 		.strategy = ROUTER_WEIGHTED },
 };
 static const struct config routed = {
@@ -693,8 +696,7 @@ static void names_get_the_limits_of_templates(void **state)
 	struct bucket_set set = { 0 };
 
 	assert_int_equal(control_configure(f->control, &with, NULL), 0);
-	assert_int_equal(
-		bucket_resolve(r, &names, clock_boottime_ns(), &set), BUCKET_E_MISSING);
+	assert_int_equal(bucket_resolve(r, &names, clock_boottime_ns(), &set), BUCKET_E_MISSING);
 	assert_int_equal(control_resolve(f->control, &names), 0);
 	assert_int_equal(bucket_resolve(r, &names, clock_boottime_ns(), &set), BUCKET_OK);
 	assert_int_equal(set.count, 1);
@@ -713,8 +715,8 @@ static void a_region_has_one_daemon(void **state)
 	if (child == 0) {
 		struct control *second = NULL;
 
-		_exit(control_new(
-				&second, NULL, "/elsewhere/d.sock", f->folder, NULL) == -EADDRINUSE ?
+		_exit(control_new(&second, NULL, "/elsewhere/d.sock", f->folder, NULL) ==
+					-EADDRINUSE ?
 				0 :
 				1);
 	}

@@ -1,5 +1,5 @@
-/* How long answers get: converges to the 95th percentile, follows it, forgets whom it must, and takes
- * garbage for nothing. */
+/* How long answers get: converges to the 95th percentile, follows it, forgets whom it must, and
+ * takes garbage for nothing. */
 
 #include <math.h>
 #include <pthread.h>

@@ -1,4 +1,5 @@
-/* The moving average in one word: quick up, slow down, heals itself, loses nothing under threads. */
+/* The moving average in one word: quick up, slow down, heals itself, loses nothing under
+ * threads. */
 
 #include <math.h>
 #include <pthread.h>

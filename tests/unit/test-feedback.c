@@ -139,7 +139,7 @@ static const struct row providers[] = {
 		"{\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\",\"message\":\"This "
 		"request would exceed your organization's rate limit of 30,000 input tokens per "
 		"minute.\"},\"request_id\":\"req_011\"}",
-		"input/minute 30000:0:90; retry 17", 0, 90 * S },
+		"input/minute 30000:0:90; retry 17", 0, 17 * S },
 	{ "Groq, fresh",
 		"x-ratelimit-limit-requests: 14400\nx-ratelimit-limit-tokens: 18000\n"
 		"x-ratelimit-remaining-requests: 14370\nx-ratelimit-remaining-tokens: 17997\n"
@@ -156,7 +156,7 @@ static const struct row providers[] = {
 		"Requested 2300. Please try again in 7.66s. Need more tokens?\",\"type\":\"tokens\","
 		"\"code\":\"rate_limit_exceeded\"}}",
 		"requests/minute 14400:14390:60; tokens/minute 18000:0:12.4; retry 7.66", 0,
-		12400 * MS },
+		7660 * MS },
 	{ "Groq, the day is used up", "retry-after: 1234\n",
 		"{\"error\":{\"message\":\"Please try again in 20m34.4s.\"}}", "retry 1234.4", 0,
 		600 * S },

@@ -596,7 +596,8 @@ static void *move_to_and_fro(void *arg)
 	return NULL;
 }
 
-/* Whoever looks meanwhile finds nothing to mend, and what is left at the end is what the holds say. */
+/* Whoever looks meanwhile finds nothing to mend, and what is left at the end is what the holds say.
+ * */
 static void racing_moves_add_up(void **state)
 {
 	struct fixture f = fixture_open(false);

@@ -149,7 +149,8 @@ static void a_lease_holds_until_it_is_settled(void **state)
 	assert_int_equal(v.wait_ns + v.asked + v.used + v.held + v.burst, 0);
 	assert_int_equal(tokens().held, 600);
 	assert_int_equal(
-		llmkit_lease_acquire(limits, COST(.requests = 1, .input_tokens = 500), &b, &v),
+		llmkit_lease_acquire(limits,
+			COST(.requests = 1, .input_tokens = 400, .output_tokens = 100), &b, &v),
 		LLMKIT_E_LIMITED);
 	assert_string_equal(v.limit, "model m tokens");
 	assert_int_equal(v.asked, 500);
@@ -374,8 +375,10 @@ static void a_lifted_pause_wakes(void **state)
 	assert_int_equal(llmkit_acquire(limits, 1, &v), LLMKIT_E_LIMITED);
 	assert_string_equal(v.limit, "model m tokens");
 	assert_true(v.wait_ns > 500 * NSEC_PER_SEC && v.wait_ns <= 600 * NSEC_PER_SEC);
+	assert_int_equal(llmkit_limits_available(limits), 0);
 	before_sleep = lift;
 	assert_int_equal(llmkit_acquire_until(limits, 1, UINT64_MAX, &v), 0);
+	assert_int_equal(llmkit_limits_available(limits), 999);
 	assert_int_equal(woken, 1);
 	assert_int_equal(sleeps, 1);
 	llmkit_limits_close(limits);

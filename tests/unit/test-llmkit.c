@@ -481,6 +481,20 @@ static void a_submit_to_a_dead_daemon_goes_to_the_next(void **state)
 	expect_count(open, 3);
 }
 
+/* What a later daemon may send is skipped, as PROTOCOL.md says. */
+static void frames_of_unknown_types_are_skipped(void **state)
+{
+	llmkit_stream *stream = submit("newer");
+	struct llmkit_event event;
+
+	(void)state;
+	assert_int_equal(llmkit_stream_next(stream, WAIT_MS, &event), 0);
+	assert_int_equal(event.type, LLMKIT_EVENT_START);
+	assert_int_equal(llmkit_stream_next(stream, WAIT_MS, &event), 0);
+	assert_int_equal(event.type, LLMKIT_EVENT_END);
+	llmkit_stream_close(stream);
+}
+
 static void garbage_is_a_protocol_error(void **state)
 {
 	llmkit_stream *stream = submit("garbage"), *other = submit("hang");
@@ -860,6 +874,7 @@ int main(void)
 		test_(status_is_json),
 		test_(a_lost_daemon_is_a_clear_error_and_the_next_one_is_found),
 		test_(a_submit_to_a_dead_daemon_goes_to_the_next),
+		test_(frames_of_unknown_types_are_skipped),
 		test_(garbage_is_a_protocol_error),
 		test_(a_bad_body_ends_one_stream_only),
 		test_(an_error_of_the_connection_reaches_every_stream),

@@ -282,8 +282,8 @@ static void world_open(void (*a)(struct peer_io *io), void (*b)(struct peer_io *
 		w.a.port, w.b.port, w.a.port, deaf, refused, deaf);
 	w.catalog = catalog_load();
 	world_configure();
-	assert_int_equal(pipeline_new(&w.pipeline, w.loop, &w.shm.r,
-				 hold_owner(0, 1), w.catalog), 0);
+	assert_int_equal(
+		pipeline_new(&w.pipeline, w.loop, &w.shm.r, hold_owner(0, 1), w.catalog), 0);
 	pipeline_client_init(&w.client.c);
 	w.client.c.output = client_output;
 	w.client.c.flush = client_flush;

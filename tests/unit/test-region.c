@@ -127,8 +127,8 @@ static void tables_have_the_rows_asked_for(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(too_many); i++) {
 		int fd = memfd_create("region", MFD_CLOEXEC);
 
-		assert_int_equal(region_create(&r, fd, &fixture_owner, &too_many[i], FIXTURE_NOW,
-					 false),
+		assert_int_equal(
+			region_create(&r, fd, &fixture_owner, &too_many[i], FIXTURE_NOW, false),
 			-ERANGE);
 		close(fd);
 	}
@@ -170,7 +170,8 @@ static void create_wants_an_empty_file(void **state)
 	struct region r = REGION_NULL;
 
 	(void)state;
-	assert_int_equal(region_create(&r, f.fd, &fixture_owner, NULL, FIXTURE_NOW, false), -EEXIST);
+	assert_int_equal(
+		region_create(&r, f.fd, &fixture_owner, NULL, FIXTURE_NOW, false), -EEXIST);
 	assert_null(r.map);
 	assert_int_equal(attach(&f), 0);
 	fixture_close(&f);

@@ -331,8 +331,8 @@ static void a_price_above_the_cap_leaves_no_target(void **state)
 	assert_non_null(memmem(buffer_head(&k.why), buffer_length(&k.why), "price", 5));
 }
 
-/* Both have to wait: the one that waits less is left, for its own exact refusal. */
-static void of_budgets_that_are_used_up_the_one_sooner_whole_is_left(void **state)
+/* A used up budget comes last; of two of them the one that is sooner whole comes first. */
+static void what_must_wait_comes_last_and_least_wait_first(void **state)
 {
 	struct bucket_set limits[2];
 	uint64_t now = FIXTURE_NOW + 1000;
@@ -345,12 +345,38 @@ static void of_budgets_that_are_used_up_the_one_sooner_whole_is_left(void **stat
 	fixture_add(&limits[1], &k.f, BUCKET_SCOPE_PROVIDER, "quick");
 	assert_int_equal(bucket_acquire(&k.f.r, &limits[0], 1, now).outcome, BUCKET_OK);
 	assert_int_equal(rank(limits), ROUTE_OK);
-	expect_chain("gpt-2024", NULL);
+	expect_chain("gpt-2024", "q");
 	k.chain = ask(NULL, "fast").chain;
 	route_find_rows(&k.f.r, &k.config, &k.chain);
 	assert_int_equal(bucket_acquire(&k.f.r, &limits[1], 1, now).outcome, BUCKET_OK);
 	assert_int_equal(rank(limits), ROUTE_OK);
+	expect_chain("gpt-2024", "q");
+}
+
+static void a_pause_comes_last(void **state)
+{
+	(void)state;
+	target_pause(&k.f.r, k.row[0], FIXTURE_NOW + FIXTURE_SECOND, FIXTURE_NOW);
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	expect_chain("gpt-2024", "q");
+}
+
+static void without_a_key_it_is_left_only_when_nothing_else_is(void **state)
+{
+	struct target_config t = { .name = str_of("local/q"), .available = false };
+
+	(void)state;
+	t.provider = target_find(&k.f.r, str_of("local"), NULL);
+	assert_int_equal(target_configure(&k.f.r, &t), k.row[0]);
+	assert_int_equal(rank(NULL), ROUTE_OK);
 	expect_chain("gpt-2024", NULL);
+	t.name = str_of("openai/gpt");
+	t.provider = target_find(&k.f.r, str_of("openai"), NULL);
+	assert_int_equal(target_configure(&k.f.r, &t), k.row[1]);
+	k.chain = ask(NULL, "fast").chain;
+	route_find_rows(&k.f.r, &k.config, &k.chain);
+	assert_int_equal(rank(NULL), ROUTE_OK);
+	assert_int_equal(k.chain.count, 2);
 }
 
 int main(void)
@@ -375,7 +401,9 @@ int main(void)
 		RANKED(a_request_for_nobody_says_why),
 		RANKED(a_missing_capability_leaves_no_target),
 		RANKED(a_price_above_the_cap_leaves_no_target),
-		RANKED(of_budgets_that_are_used_up_the_one_sooner_whole_is_left),
+		RANKED(what_must_wait_comes_last_and_least_wait_first),
+		RANKED(a_pause_comes_last),
+		RANKED(without_a_key_it_is_left_only_when_nothing_else_is),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,8 @@
 /*
- * What becomes of traffic, in virtual time, and a regression for each defect of the library that this
- * one replaces (test_llmkit_...): a cold route is an error, who was never recorded is never tried, failures
- * that look fast, an error rate of a lifetime, a cost of always 100 tokens, everybody to the best.
+ * What becomes of traffic, in virtual time, and a regression for each defect of the library that
+ * this one replaces (test_llmkit_...): a cold route is an error, who was never recorded is never
+ * tried, failures that look fast, an error rate of a lifetime, a cost of always 100 tokens,
+ * everybody to the best.
  */
 
 #include "tests/unit/router-helpers.h"
@@ -69,8 +70,8 @@ static void test_llmkit_cold_route_is_an_error(void **state)
 	world_close(&w);
 }
 
-/* Regression: LLMKit, a provider that was never recorded is never tried. Here: in 5 % of calls, one at
- * a time, until 10 samples are there; and then it has what it deserves. */
+/* Regression: LLMKit, a provider that was never recorded is never tried. Here: in 5 % of calls,
+ * one at a time, until 10 samples are there; and then it has what it deserves. */
 static void test_llmkit_never_recorded_is_never_tried(void **state)
 {
 	struct world w;
@@ -244,8 +245,8 @@ static void test_llmkit_constant_100_tokens(void **state)
 	world_close(&w);
 }
 
-/* Regression: LLMKit, everybody runs to the one with the best score. Many decide at one instant, before
- * any of them is seen in flight. */
+/* Regression: LLMKit, everybody runs to the one with the best score. Many decide at one
+ * instant, before any of them is seen in flight. */
 static void test_llmkit_herding_to_the_best(void **state)
 {
 	struct world w;

@@ -1,9 +1,11 @@
-/* The router's decisions: filters, score and order against a plain reference, limits, breakers, panic,
- * strategies without learning, routes, garbage. What becomes of traffic: test-router-traffic.c. */
+/* The router's decisions: filters, score and order against a plain reference, limits, breakers,
+ * panic, strategies without learning, routes, garbage. What becomes of traffic:
+ * test-router-traffic.c. */
 
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include "shm/bucket.h"
 #include "shm/bucket_table.h"
 #include "tests/unit/alloc-watch.h"
@@ -555,6 +557,63 @@ static void test_half_open_is_probed_now_and_then(void **state)
 	world_close(&w);
 }
 
+/* After it closed, no more at a time than the ramp says. */
+static void test_a_closed_breaker_is_ramped_up(void **state)
+{
+	struct world w;
+	struct breaker_ticket ticket;
+	struct breaker_report ok = { BREAKER_OK, 100 * NSEC_PER_MSEC };
+	uint64_t wait_ns;
+
+	(void)state;
+	world_open(&w, 1);
+	world_target(&w, "a", 100, 1);
+	world_target(&w, "b", 5000, 1);
+	break_it(&w, 0);
+	w.now_ns += 6 * NSEC_PER_SEC;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(breaker_allow(&w.r, w.candidate[0].row, (UINT64_C(1) << 16) | 1,
+					 w.now_ns, 1, &ticket, &wait_ns),
+			BREAKER_PROBE);
+		breaker_record(&w.r, &ticket, &ok, w.now_ns, 1);
+	}
+	assert_int_equal(breaker_check(&w.r, w.candidate[0].row, w.now_ns, &wait_ns), BREAKER_PASS);
+	world_know(&w, 0, 100, 0);
+	world_know(&w, 1, 5000, 0);
+	assert_int_equal(world_decide(&w, ROUTER_LATENCY).choice[0].candidate, 0);
+	world_row(&w, 0)->pending = breaker_ramp(&w.r, w.candidate[0].row, w.now_ns);
+	for (int i = 0; i < 100; i++) {
+		struct router_decision d = world_decide(&w, ROUTER_LATENCY);
+
+		assert_int_equal(d.choice[0].candidate, 1);
+		assert_int_equal(d.choice[1].reason, ROUTER_COLD);
+	}
+	world_close(&w);
+}
+
+/* What no average can be counts as not known: as what the others take. */
+static void test_a_garbage_average_is_the_median(void **state)
+{
+	static const float bad[] = { NAN, INFINITY, -INFINITY, -3, 80, 1e30f, 1e-30f };
+	struct world w;
+
+	(void)state;
+	world_open(&w, 1);
+	world_target(&w, "a", 100, 1);
+	world_target(&w, "b", 300, 1);
+	world_target(&w, "c", 900, 1);
+	world_target(&w, "d", 1000, 1);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct router_decision d;
+
+		world_row(&w, 3)->first_token[0] =
+			ewma_pack(bad[i], (uint32_t)(w.now_ns / NSEC_PER_MSEC));
+		d = world_decide(&w, ROUTER_LATENCY);
+		assert_true(fabs((double)world_choice(&d, 3)->total_us - 300000) < 300);
+	}
+	world_close(&w);
+}
+
 /* ---- strategies without learning ---- */
 
 static void test_order_is_as_configured(void **state)
@@ -864,6 +923,8 @@ static void test_routes_refuse_nonsense_and_heal(void **state)
 	w.r.route[row].count = 2;
 	w.r.route[row].strategy = 1u << 20;
 	assert_false(router_find(&w.r, str_of("r"), &found, NULL));
+	w.r.route[row].strategy = ROUTER_COST;
+	assert_true(router_find(&w.r, str_of("r"), &found, NULL));
 	/* A daemon died in it: not readable until the next one configures it. */
 	w.r.route[row].sequence |= 1;
 	assert_false(router_find(&w.r, str_of("r"), &found, NULL));
@@ -874,23 +935,23 @@ static void test_routes_refuse_nonsense_and_heal(void **state)
 }
 
 static _Atomic bool finished;
+static _Atomic unsigned reading;
 
 /* All targets of one route have the same weight, whichever version is seen. */
 static void *read_routes(void *arg)
 {
 	struct world *w = arg;
 	struct router_route found;
-	unsigned seen = 0;
 
+	atomic_fetch_add(&reading, 1);
 	while (!atomic_load(&finished)) {
 		if (!router_find(&w->r, str_of("r"), &found, NULL))
 			continue;
-		seen++;
 		for (unsigned i = 1; i < found.count; i++)
 			assert_int_equal(found.target[i].weight, found.target[0].weight);
 		assert_int_equal(found.count, 1 + found.target[0].weight % 32);
 	}
-	return (void *)(uintptr_t)seen;
+	return NULL;
 }
 
 static void test_readers_never_see_half_a_route(void **state)
@@ -902,10 +963,13 @@ static void test_readers_never_see_half_a_route(void **state)
 	(void)state;
 	world_open(&w, 1);
 	atomic_store(&finished, false);
+	atomic_store(&reading, 0);
 	route.target[0].weight = 0;
 	assert_true(router_configure(&w.r, &route) >= 0);
 	for (int i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_create(&thread[i], NULL, read_routes, &w), 0);
+	while (atomic_load(&reading) < THREADS)
+		sched_yield();
 	for (uint32_t k = 0; k < 20000; k++) {
 		route.count = 1 + k % 32;
 		for (unsigned i = 0; i < route.count; i++)
@@ -970,6 +1034,8 @@ int main(void)
 		cmocka_unit_test(test_panic_spares_budgets_and_operators),
 		cmocka_unit_test(test_a_providers_breaker_is_out_with_all_its_targets),
 		cmocka_unit_test(test_half_open_is_probed_now_and_then),
+		cmocka_unit_test(test_a_closed_breaker_is_ramped_up),
+		cmocka_unit_test(test_a_garbage_average_is_the_median),
 		cmocka_unit_test(test_order_is_as_configured),
 		cmocka_unit_test(test_round_robin_takes_turns_among_the_usable),
 		cmocka_unit_test(test_llmkit_weights_unused),

@@ -19,7 +19,8 @@ static struct survey of(const char *json)
 
 static void a_plain_request_needs_nothing(void **state)
 {
-	struct survey s = of("{\"model\":\"gpt\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}");
+	struct survey s =
+		of("{\"model\":\"gpt\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}");
 
 	(void)state;
 	assert_string_equal(model, "gpt");
@@ -34,10 +35,12 @@ static void each_need_is_seen(void **state)
 		const char *member;
 		uint64_t capability;
 	} needs[] = {
-		{ "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]", TARGET_TOOLS },
+		{ "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]",
+			TARGET_TOOLS },
 		{ "\"tools\":[]", 0 },
 		{ "\"tools\":null", 0 },
-		{ "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}", TARGET_JSON },
+		{ "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}",
+			TARGET_JSON },
 		{ "\"response_format\":{\"type\":\"text\"}", 0 },
 		{ "\"reasoning_effort\":\"low\"", TARGET_REASONING },
 		{ "\"reasoning_effort\":null", 0 },
@@ -82,9 +85,10 @@ static char *long_request(size_t length, const char *before, const char *after)
 static void longer_texts_are_more_tokens(void **state)
 {
 	char *text = long_request(40000, "{\"messages\":[{\"content\":\"", "\"}]}");
-	char *parts = long_request(40000,
-		"{\"messages\":[{\"content\":[{\"type\":\"text\",\"text\":\"", "\"}]}]}");
-	char *tools = long_request(40000, "{\"tools\":[{\"function\":{\"description\":\"", "\"}}]}");
+	char *parts = long_request(
+		40000, "{\"messages\":[{\"content\":[{\"type\":\"text\",\"text\":\"", "\"}]}]}");
+	char *tools =
+		long_request(40000, "{\"tools\":[{\"function\":{\"description\":\"", "\"}}]}");
 	char *calls = long_request(40000,
 		"{\"messages\":[{\"tool_calls\":[{\"function\":{\"arguments\":\"", "\"}}]}]}");
 

@@ -163,13 +163,15 @@ static void weights_of_the_query_come_first(void **state)
 	struct llmkit_decision d;
 
 	(void)state;
-	learn(cheap, 50, 800 * NSEC_PER_MSEC);
+	/* A hundred times slower, and ten times cheaper: equal weights would have the other. */
+	learn(cheap, 50, 10 * NSEC_PER_SEC);
 	learn(dear, 50, 100 * NSEC_PER_MSEC);
 	for (int i = 0; i < 300; i++) {
-		assert_int_equal(llmkit_route(targets,
-					 QUERY(.strategy = LLMKIT_STRATEGY_BALANCED,
-						 .weight_cost = 1000, .input_tokens = 100),
-					 &d),
+		assert_int_equal(
+			llmkit_route(targets,
+				QUERY(.strategy = LLMKIT_STRATEGY_BALANCED, .weight_cost = 1000,
+					.input_tokens = 100, .output_tokens = 1),
+				&d),
 			0);
 		cheap_first += strcmp(d.choice[0].provider, "cheap") == 0;
 	}
@@ -329,6 +331,16 @@ static void output_is_estimated_from_what_was(void **state)
 
 /* ---- calling ---- */
 
+static unsigned holds_out(void)
+{
+	struct hold_view view;
+	unsigned count = 0;
+
+	for (uint32_t i = 0; i < mini.region.holds; i++)
+		count += hold_view(&mini.region, i, &view);
+	return count;
+}
+
 static void a_ticket_counts_until_it_is_reported(void **state)
 {
 	llmkit_targets *targets = targets_of("cheap/m");
@@ -341,6 +353,7 @@ static void a_ticket_counts_until_it_is_reported(void **state)
 	assert_int_equal(wait, 0);
 	assert_int_equal(llmkit_allow(targets, 0, &b, NULL), 0);
 	assert_int_equal(target_pending(&mini.region, cheap), 2);
+	assert_int_equal(holds_out(), 2);
 	assert_int_equal(llmkit_allow(targets, 0, &b, NULL), LLMKIT_E_ARGUMENT);
 	assert_int_equal(llmkit_report(&a,
 				 OUTCOME(.http_status = 200, .first_token_ns = 50 * NSEC_PER_MSEC,
@@ -364,6 +377,15 @@ static void a_ticket_counts_until_it_is_reported(void **state)
 	assert_int_equal(target_pending(&mini.region, cheap), 0);
 	assert_int_equal(llmkit_health(targets, 0, &h), 0);
 	assert_int_equal(h.requests, 1);
+	/* Nothing is learned from failures, however quick. */
+	assert_int_equal(llmkit_allow(targets, 0, &a, NULL), 0);
+	assert_int_equal(
+		llmkit_report(&a, OUTCOME(.http_status = 500, .first_token_ns = NSEC_PER_MSEC)), 0);
+	assert_int_equal(llmkit_health(targets, 0, &h), 0);
+	assert_int_equal(h.requests, 2);
+	assert_int_equal(h.errors, 1);
+	assert_int_equal(h.samples, 1);
+	assert_int_equal(holds_out(), 0);
 	llmkit_targets_close(targets);
 }
 

@@ -1,4 +1,5 @@
-/* The table of targets: rows by name, what is configured and what is learned, garbage in every word. */
+/* The table of targets: rows by name, what is configured and what is learned, garbage in every
+ * word. */
 
 #include <errno.h>
 #include <math.h>
