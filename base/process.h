@@ -12,9 +12,9 @@
  * and not waited for), -errno. */
 int process_start_ticks(uint64_t pid, uint64_t *start);
 
-/* Whether the process that had this pid and start is certainly no more: only proof counts, so that
- * a folder /proc that cannot be read (no descriptors left, hidepid) kills nobody. start 0: it was not
- * known. */
+/* Whether the process that had this pid and start is certainly no more: only proof counts, so
+ * that a folder /proc that cannot be read (no descriptors left, hidepid) kills nobody. start 0:
+ * it was not known. */
 bool process_is_gone(uint64_t pid, uint64_t start);
 
 /* /proc/sys/kernel/random/boot_id as 128 bits. 0 or -errno. */

@@ -66,8 +66,8 @@ enum bucket_outcome admission_resolve(struct region *region, const struct bucket
 void admission_progress(const struct region *region, struct admission_ticket *ticket,
 	const struct bucket_cost *used, uint64_t now_ns);
 
-/* The first token of an answer is proof enough for a probe: one that streams for longer than the probe's
- * lease would count as lost. Does nothing for other attempts. */
+/* The first token of an answer is proof enough for a probe: one that streams for longer than the
+ * probe's lease would count as lost. Does nothing for other attempts. */
 void admission_first_token(const struct region *region, struct admission_ticket *ticket,
 	uint64_t first_token_ns, uint64_t now_ns);
 
@@ -90,7 +90,8 @@ void admission_end(const struct region *region, struct admission_ticket *ticket,
 void admission_cancel(
 	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns);
 
-/* What the provider's answer says of its limits. limited: it refused because of them (429), or asked
- * for a pause (503, 529 with Retry-After): nobody sends there before *pause_ns, which is returned. */
+/* What the provider's answer says of its limits. limited: it refused because of them (429), or
+ * asked for a pause (503, 529 with Retry-After): nobody sends there before *pause_ns, which is
+ * returned. */
 uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,
 	const struct feedback *feedback, bool limited, uint64_t now_ns, uint64_t random);

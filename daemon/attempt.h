@@ -1,9 +1,9 @@
 #pragma once
 
 /*
- * One attempt of a request at one target, seen from the budgets: what it asks for, what it used, how it
- * went, what the provider said of its limits. Between the pipeline, which decides when, and admission,
- * which takes and gives back; does no I/O and moves no step.
+ * One attempt of a request at one target, seen from the budgets: what it asks for, what it used,
+ * how it went, what the provider said of its limits. Between the pipeline, which decides when,
+ * and admission, which takes and gives back; does no I/O and moves no step.
  */
 
 #include "base/buffer.h"

@@ -1,8 +1,8 @@
 #pragma once
 
 /*
- * The daemon's control region: adopted or created at start, kept alive by a timer, handed to clients
- * as a descriptor; limits, targets, breakers and routes follow the configuration
+ * The daemon's control region: adopted or created at start, kept alive by a timer, handed to
+ * clients as a descriptor; limits, targets, breakers and routes follow the configuration
  * (control_apply.c); participants come, and what the dead ones held comes back
  * (control_members.c). An I/O file over shm/.
  */
@@ -34,9 +34,9 @@ uint64_t control_owner(const struct control *c);
 int control_fd(const struct control *c, enum listener_role role);
 
 /*
- * Creates, changes and retires limits, targets, breakers and routes: all of them or none. usable: per
- * provider, whether it has a key or needs none; NULL: all. 0, or -errno (logged): too many, or out of
- * range.
+ * Creates, changes and retires limits, targets, breakers and routes: all of them or none. usable:
+ * per provider, whether it has a key or needs none; NULL: all. 0, or -errno (logged): too many,
+ * or out of range.
  */
 int control_configure(struct control *c, const struct config *config, const bool *usable);
 

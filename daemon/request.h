@@ -1,8 +1,9 @@
 #pragma once
 
 /*
- * One request, as plain data: what was asked, where it stands, how it ended. Only pipeline.c, for what
- * was delivered reply.c, and for its budgets attempt.c write it; only request_enter() changes the step.
+ * One request, as plain data: what was asked, where it stands, how it ended. Only pipeline.c, for
+ * what was delivered reply.c, and for its budgets attempt.c write it; only request_enter()
+ * changes the step.
  */
 
 #include <stdbool.h>

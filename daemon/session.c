@@ -253,7 +253,8 @@ static void session_on_resolve(struct session *s, const struct frame_header *h, 
 			str_of("a name is too long to have a limit: two together have 158 bytes"));
 	else if (r < 0)
 		session_done(s, h, STATUS_BUSY,
-			str_of("the table of limits is full of limits in use: raise tables.limits"));
+			str_of("the table of limits is full of limits in use: raise "
+			       "tables.limits"));
 	else
 		session_done(s, h, STATUS_OK, STR_NULL);
 }

@@ -516,8 +516,8 @@ static uint64_t backoff_ns(unsigned attempt, uint64_t random)
 	return d / 2 + random % (d / 2);
 }
 
-/* How long an axis with nothing left asks to wait. A reset tells when all of it is back, which is long
- * after some is: beside a Retry-After only those count that name their renewal period, whose
+/* How long an axis with nothing left asks to wait. A reset tells when all of it is back, which is
+ * long after some is: beside a Retry-After only those count that name their renewal period, whose
  * Retry-After is known to be too short (Azure). */
 static uint64_t level_pause_ns(const struct feedback_level *l, bool told)
 {

@@ -91,11 +91,12 @@ void feedback_header(struct feedback *f, struct str name, struct str value);
 void feedback_finish(struct feedback *f, struct str body, uint64_t unix_ns);
 
 /*
- * How long nobody should send after a 429 (or 503, 529 with Retry-After): what Retry-After says, but at
- * least the reset of an axis with nothing remaining that names its renewal period (Azure, whose
- * Retry-After is too short); without Retry-After the longest reset of an axis with nothing remaining;
- * within [FEEDBACK_PAUSE_MIN_NS, FEEDBACK_PAUSE_MAX_NS]. Without any hint: equal jitter of an
- * exponential, attempt counting from 0 (d/2 + random below d/2, d = 1 s * 2^attempt, at most 60 s).
+ * How long nobody should send after a 429 (or 503, 529 with Retry-After): what Retry-After says,
+ * but at least the reset of an axis with nothing remaining that names its renewal period (Azure,
+ * whose Retry-After is too short); without Retry-After the longest reset of an axis with nothing
+ * remaining; within [FEEDBACK_PAUSE_MIN_NS, FEEDBACK_PAUSE_MAX_NS]. Without any hint: equal
+ * jitter of an exponential, attempt counting from 0 (d/2 + random below d/2, d = 1 s * 2^attempt,
+ * at most 60 s).
  */
 uint64_t feedback_pause_ns(const struct feedback *f, unsigned attempt, uint64_t random);
 

@@ -42,6 +42,7 @@
 #define BUCKET_MONEY_MAX (UINT64_C(1) << 52) /* nano-USD per window */
 #define BUCKET_HELD_MAX UINT32_MAX /* units of one HELD or GAUGE limit's burst, exclusive */
 #define BUCKET_PAUSE_MAX_NS (UINT64_C(86400) * 1000000000)
+#define BUCKET_AHEAD_MAX_NS (UINT64_C(86400) * 1000000000)
 /* The wait of a verdict that no time ends, only a settlement (or an operator). */
 #define BUCKET_WAIT_SETTLEMENT UINT64_MAX
 

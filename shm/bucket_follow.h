@@ -1,9 +1,9 @@
 #pragma once
 
 /*
- * What a provider's answer says of its limits (proto/feedback.h), applied to all limits of a call. The
- * narrowest that speak of the provider are meant: those of a user alone are ours, not its. Raise-only,
- * lock-free, any process.
+ * What a provider's answer says of its limits (proto/feedback.h), applied to all limits of a
+ * call. The narrowest that speak of the provider are meant: those of a user alone are ours, not
+ * its. Raise-only, lock-free, any process.
  */
 
 #include "shm/bucket.h"
@@ -11,9 +11,9 @@
 #define BUCKET_FOLLOW_UNSAID UINT64_MAX
 
 /*
- * One axis of the answer: limit units per window_ns, remaining units; UNSAID where it did not say. What
- * is available here falls to what remains there, less what is in flight; a limit that is named often
- * enough is followed by the daemon (bucket_hear()).
+ * One axis of the answer: limit units per window_ns, remaining units; UNSAID where it did not
+ * say. What is available here falls to what remains there, less what is in flight; a limit that
+ * is named often enough is followed by the daemon (bucket_hear()).
  */
 void bucket_follow(const struct region *r, const struct bucket_set *set,
 	enum bucket_resource resource, uint64_t window_ns, uint64_t limit, uint64_t remaining,

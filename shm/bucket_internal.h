@@ -100,6 +100,12 @@ static inline uint64_t most_of(const struct layout_bucket_name *row)
 	return most > 0 && most <= BUCKET_UNITS_MAX ? most : BUCKET_UNITS_MAX;
 }
 
+/* What was used of a WINDOW since its end; a broken word is all that can be. */
+static inline uint64_t late_of(const struct layout_bucket_name *row)
+{
+	return min_u64(load_acquire(&row->late), BUCKET_USED_MAX);
+}
+
 /* Quanta of money in flight for so many nano-USD, rounded up. */
 static inline uint64_t quanta_of(uint64_t nanousd)
 {

@@ -42,14 +42,30 @@ static void charge_debt(const struct region *r, uint32_t row, uint64_t units, ui
 	}
 }
 
-static void charge_window(struct layout_bucket *b, uint64_t nanousd)
+/* For the window that is to begin: the daemon forgets what is in tat when it does. */
+static void charge_late(struct layout_bucket_name *n, uint64_t nanousd)
 {
+	uint64_t seen = load_acquire(&n->late);
+
+	for (int i = 0; i < BUCKET_TRIES_MAX && seen < BUCKET_USED_MAX; i++)
+		if (swap(&n->late, &seen, seen + min_u64(nanousd, BUCKET_USED_MAX - seen)))
+			return;
+}
+
+/* The end is read after tat, which is another where the next window has begun meanwhile. */
+static void charge_window(const struct region *r, uint32_t row, uint64_t nanousd, uint64_t now_ns)
+{
+	struct layout_bucket *b = &r->bucket[row];
 	uint64_t seen = load_acquire(&b->tat);
 
 	for (int i = 0; i < BUCKET_TRIES_MAX; i++) {
-		uint64_t used = seen & BUCKET_USED_MAX;
+		uint64_t used = seen & BUCKET_USED_MAX, end_ns = load_acquire(&b->interval);
 		uint64_t next = used + min_u64(nanousd, BUCKET_USED_MAX - used);
 
+		if (end_ns != 0 && now_ns >= end_ns) {
+			charge_late(&r->bucket_name[row], nanousd);
+			return;
+		}
 		if (swap(&b->tat, &seen, (seen & ~BUCKET_USED_MAX) | next))
 			return;
 	}
@@ -61,7 +77,7 @@ static void charge(
 	if (kind == BUCKET_GAUGE || units == 0)
 		return;
 	if (kind == BUCKET_WINDOW)
-		charge_window(&r->bucket[row], units);
+		charge_window(r, row, units, now_ns);
 	else
 		charge_debt(r, row, units, now_ns);
 }
@@ -73,8 +89,10 @@ void bucket_charge(const struct region *r, uint32_t row, uint64_t units, uint64_
 }
 
 /* The rule of give-back: what the units cost, less what has leaked since. Taking off more, or
- * taking off down to now, admits too much. changed_ns is loaded last: who sees anything of a change
- * sees that it goes on, or that it came after the units were taken. */
+ * taking off down to now, admits too much. Where somebody booked ahead, what has leaked by then is
+ * in his place in the queue, so it does not come back; who books says so before tat does.
+ * changed_ns is loaded last: who sees anything of a change sees that it goes on, or that it came
+ * after the units were taken. */
 void bucket_row_give_back(const struct region *r, uint32_t row, uint64_t n, uint64_t taken_ns,
 	uint64_t booked_ns, uint64_t now_ns)
 {
@@ -83,12 +101,13 @@ void bucket_row_give_back(const struct region *r, uint32_t row, uint64_t n, uint
 	for (int i = 0; i < BUCKET_TRIES_MAX; i++) {
 		uint64_t tat = load_acquire(&b->tat);
 		uint64_t interval = load_acquire(&b->interval);
+		uint64_t at_ns = max_u64(now_ns, load_acquire(&r->bucket_name[row].ahead_ns));
 		uint64_t cost = cost_of(n, interval), back;
 
-		if (now_ns < taken_ns || load(&r->bucket_name[row].changed_ns) >= booked_ns ||
-			cost <= now_ns - taken_ns)
+		if (at_ns < taken_ns || load(&r->bucket_name[row].changed_ns) >= booked_ns ||
+			cost <= at_ns - taken_ns)
 			return;
-		back = cost - (now_ns - taken_ns);
+		back = cost - (at_ns - taken_ns);
 		if (swap(&b->tat, &tat, tat > back ? tat - back : 0))
 			return;
 	}

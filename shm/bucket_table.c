@@ -109,6 +109,15 @@ static uint64_t honest_debt(uint64_t most, uint64_t interval)
 	return min_u64(cost_of(most, interval), BUCKET_DEBT_MAX) + BUCKET_WAIT_SLACK;
 }
 
+/* Of the debt in tat, up to the latest time that anybody booked: these times stay as they were told,
+ * so a faster limit does not shrink it. ahead_ns is raised before tat. */
+static uint64_t booked_debt(const struct region *r, uint32_t row, uint64_t tat, uint64_t at_ns)
+{
+	uint64_t until_ns = min_u64(load_acquire(&r->bucket_name[row].ahead_ns), tat);
+
+	return until_ns > at_ns ? until_ns - at_ns : 0;
+}
+
 /*
  * Recounts the debt in tat from one interval to another, rounded up. All of it is kept, also what
  * is above the new burst: else lowering a burst and raising it again would refill it. Only above
@@ -132,8 +141,12 @@ static uint64_t debt_recount(
 		units = most = most_of(&r->bucket_name[index]);
 		debt = cost_of(most, to);
 		if (owed <= min_u64(honest_debt(most, from), BUCKET_TOLERANCE_MAX)) {
-			debt = (owed * to + from - 1) / from;
+			uint64_t fixed = to < from ? booked_debt(r, index, tat, at_ns) : 0;
+
+			debt = fixed + ((owed - fixed) * to + from - 1) / from;
 			units = units_of((uint64_t)owed, from);
+			if (fixed > 0)
+				units = max_u64(units, units_of((uint64_t)debt, to));
 		}
 		if (debt > BUCKET_DEBT_MAX)
 			debt = BUCKET_DEBT_MAX;
@@ -229,9 +242,11 @@ static bool tat_owes(uint64_t kind, uint64_t tat, uint64_t now_ns)
 static bool row_owes(const struct region *r, uint32_t row, uint64_t now_ns)
 {
 	const struct layout_bucket *b = &r->bucket[row];
+	const struct layout_bucket_name *n = &r->bucket_name[row];
 
-	return (uint32_t)load_acquire(&b->held) != 0 || load(&b->pause_ns) > now_ns ||
-		tat_owes(load(&r->bucket_name[row].kind), load_acquire(&b->tat), now_ns);
+	return (uint32_t)load_acquire(&b->held) != 0 || load_acquire(&n->late) != 0 ||
+		load(&b->pause_ns) > now_ns ||
+		tat_owes(load(&n->kind), load_acquire(&b->tat), now_ns);
 }
 
 /* tat of a limit nobody can see yet. Where the region lost its past, its burst counts as used up
@@ -268,6 +283,7 @@ static bool take_over(struct region *r, uint32_t row, uint64_t start_tat, uint64
 	if (hold_close(r, row)) {
 		tat = load_acquire(&b->tat);
 		if (!tat_owes(kind, tat, now_ns) && load(&b->pause_ns) <= now_ns &&
+			load_acquire(&r->bucket_name[row].late) == 0 &&
 			swap(&b->tat, &tat, start_tat != tat ? start_tat : tat - (tat > 0)))
 			return true;
 		hold_open(r, row);
@@ -369,6 +385,8 @@ static void start(const struct region *r, uint32_t row, const struct pace *pace,
 	store(&n->changed_ns, true_time(r, now_ns));
 	store(&n->heard, 0);
 	store(&n->used_ns, now_ns);
+	store(&n->ahead_ns, 0);
+	store(&n->late, 0);
 	store(&b->interval, pace->interval);
 	store(&b->tolerance, pace->tolerance);
 	store(&b->admitted, 0);
@@ -620,12 +638,16 @@ int bucket_set_templates(
 	return 0;
 }
 
-/* A limit of its own counts, in whatever kind. */
-static bool has_limit(const struct region *r, const struct bucket_limit *limit)
+/* A limit of its own counts, in whatever kind. It is in use: what is made next does not evict it. */
+static bool has_limit(const struct region *r, const struct bucket_limit *limit, uint64_t now_ns)
 {
 	struct bucket_set found = { 0 };
 
-	return bucket_set_add(&found, r, limit->scope, limit->resource, limit->name);
+	if (!bucket_set_add(&found, r, limit->scope, limit->resource, limit->name))
+		return false;
+	for (uint32_t i = 0; i < found.count; i++)
+		store(&r->bucket_name[found.index[i]].used_ns, now_ns);
+	return true;
 }
 
 static bool names_are_all(uint64_t scope, const struct bucket_names *names)
@@ -636,8 +658,9 @@ static bool names_are_all(uint64_t scope, const struct bucket_names *names)
 		(!(scope & BUCKET_SCOPE_KEY) || names->key.length > 0);
 }
 
+/* make: or only look whether it is there. */
 static int instantiate_one(struct region *r, const struct layout_template *t,
-	const struct bucket_names *names, uint64_t now_ns)
+	const struct bucket_names *names, uint64_t now_ns, bool make)
 {
 	char name[LAYOUT_NAME_MAX];
 	struct bucket_limit limit;
@@ -648,7 +671,7 @@ static int instantiate_one(struct region *r, const struct layout_template *t,
 	if (!bucket_join(load(&t->scope), names, name))
 		return error_origin(-ENAMETOOLONG);
 	limit = limit_of(t, str_of(name));
-	if (has_limit(r, &limit))
+	if (has_limit(r, &limit, now_ns) || !make)
 		return 0;
 	row = bucket_configure(r, &limit, now_ns);
 	if (row < 0)
@@ -661,8 +684,10 @@ int bucket_instantiate(struct region *r, const struct bucket_names *names, uint6
 {
 	int result = 0;
 
-	for (uint32_t i = 0; i < r->templates; i++) {
-		int e = instantiate_one(r, &r->template[i], names, now_ns);
+	/* All that are there are in use before one is made. */
+	for (uint32_t i = 0; i < 2 * r->templates; i++) {
+		int e = instantiate_one(r, &r->template[i % r->templates], names, now_ns,
+			i >= r->templates);
 
 		if (e < 0)
 			result = e;
@@ -699,6 +724,8 @@ static void adopt_debt(struct region *r, uint32_t i, uint64_t now_ns)
 		store(&b->tat, now_ns + min_u64(cost_of(most, basis), BUCKET_DEBT_MAX));
 	if (load(&n->changed_ns) > now_ns)
 		store(&n->changed_ns, now_ns);
+	if (load(&n->ahead_ns) > now_ns + BUCKET_AHEAD_MAX_NS + BUCKET_WAIT_SLACK)
+		store(&n->ahead_ns, now_ns + BUCKET_AHEAD_MAX_NS);
 }
 
 static void adopt_row(struct region *r, uint32_t i, uint64_t now_ns)

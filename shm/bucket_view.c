@@ -39,22 +39,32 @@ static struct window window_at(uint64_t window_ns, uint64_t wall_ns)
 
 /* ---- windows ---- */
 
-static void window_begin(struct layout_bucket *b, uint64_t epoch, bool keep_used)
+/* What was used late counts twice for an instant, or where the daemon dies in it until the window
+ * ends, but never not at all: readers load late before tat. */
+static void window_set(struct region *r, uint32_t row, uint64_t epoch, bool keep_used, bool keep_late)
 {
-	uint64_t seen = load_acquire(&b->tat);
+	struct layout_bucket *b = &r->bucket[row];
+	shared_u64 *late_word = &r->bucket_name[row].late;
+	uint64_t seen = load_acquire(&b->tat), late = load_acquire(late_word);
 
 	for (int i = 0; i < BUCKET_TRIES_MAX; i++) {
 		uint64_t used = keep_used ? seen & BUCKET_USED_MAX : 0;
 
-		if (swap(&b->tat, &seen, epoch << BUCKET_USED_BITS | used))
-			return;
+		if (keep_late)
+			used = min_u64(add_saturating(used, late), BUCKET_USED_MAX);
+		if (!swap(&b->tat, &seen, epoch << BUCKET_USED_BITS | used))
+			continue;
+		if (late > 0)
+			atomic_fetch_sub_explicit(late_word, late, memory_order_acq_rel);
+		return;
 	}
 }
 
 /*
  * The epoch in tat is the number of the window in the calendar, so that each is given once: where
  * the clock was set back, used stays until the calendar is past the window that was begun last. A
- * row without an end has not found its place in the calendar yet, and keeps what was used.
+ * row without an end has not found its place in the calendar yet, and keeps what was used. What was
+ * used since the end of a window counts for the next, however late that begins.
  */
 static void roll(struct region *r, uint32_t row, uint64_t now_ns, uint64_t wall_ns)
 {
@@ -65,7 +75,9 @@ static void roll(struct region *r, uint32_t row, uint64_t now_ns, uint64_t wall_
 	bool fresh = load(&b->interval) == 0, next = ahead > 0 && ahead < BUCKET_EPOCHS / 2;
 
 	if (fresh || next)
-		window_begin(b, epoch, fresh);
+		window_set(r, row, epoch, fresh, true);
+	else if (load(&r->bucket_name[row].late) > 0)
+		window_set(r, row, load(&b->tat) >> BUCKET_USED_BITS, true, true);
 	store(&b->interval, now_ns + (w.end_ns - wall_ns));
 	if (next)
 		bucket_wake(r, row);
@@ -73,6 +85,7 @@ static void roll(struct region *r, uint32_t row, uint64_t now_ns, uint64_t wall_
 
 void bucket_roll(struct region *r, uint64_t now_ns, uint64_t wall_ns)
 {
+	store(&r->header->wall_offset_ns, wall_ns - now_ns);
 	for (uint32_t i = 0; i < r->buckets; i++)
 		if (load(&r->bucket[i].key) != LAYOUT_KEY_NEVER &&
 			load(&r->bucket_name[i].kind) == BUCKET_WINDOW)
@@ -88,7 +101,7 @@ static void reset_window(struct region *r, uint32_t row, uint64_t now_ns)
 	struct window w = window_at(load(&r->bucket_name[row].window_ns), now_ns + offset_ns);
 	uint64_t epoch = offset_ns ? w.number % BUCKET_EPOCHS : load(&b->tat) >> BUCKET_USED_BITS;
 
-	window_begin(b, epoch, false);
+	window_set(r, row, epoch, false, false);
 }
 
 /* What was taken before is not given back after. */
@@ -115,12 +128,13 @@ void bucket_reset(struct region *r, uint32_t row, uint64_t now_ns)
 
 /* ---- view ---- */
 
-static void view_window(const struct layout_bucket *b, uint64_t now_ns, struct bucket_view *out)
+static void view_window(
+	const struct layout_bucket *b, uint64_t late, uint64_t now_ns, struct bucket_view *out)
 {
 	uint64_t tolerance = load(&b->tolerance), end_ns = load(&b->interval);
 	uint64_t taken;
 
-	out->owed = out->tat & BUCKET_USED_MAX;
+	out->owed = min_u64((out->tat & BUCKET_USED_MAX) + late, BUCKET_USED_MAX);
 	out->held *= BUCKET_QUANTUM;
 	taken = out->owed + out->held;
 	out->available = tolerance > taken ? tolerance - taken : 0;
@@ -141,14 +155,15 @@ static void view_debt(const struct layout_bucket *b, uint64_t now_ns, struct buc
 	out->available = units > out->held ? units - out->held : 0;
 }
 
-static void view_state(const struct layout_bucket *b, uint64_t now_ns, struct bucket_view *out)
+static void view_state(
+	const struct layout_bucket *b, uint64_t late, uint64_t now_ns, struct bucket_view *out)
 {
 	uint64_t tolerance = load(&b->tolerance);
 
 	if (out->kind == BUCKET_RATE)
 		out->held = 0;
 	if (out->kind == BUCKET_WINDOW)
-		view_window(b, now_ns, out);
+		view_window(b, late, now_ns, out);
 	else if (out->kind == BUCKET_GAUGE)
 		out->available = tolerance > out->held ? tolerance - out->held : 0;
 	else
@@ -173,6 +188,7 @@ bool bucket_view(const struct region *r, uint32_t index, uint64_t now_ns, struct
 {
 	const struct layout_bucket_name *n;
 	const struct layout_bucket *b;
+	uint64_t late;
 
 	if (index >= r->buckets)
 		return false;
@@ -180,6 +196,7 @@ bool bucket_view(const struct region *r, uint32_t index, uint64_t now_ns, struct
 	n = &r->bucket_name[index];
 	if (load_acquire(&b->key) < LAYOUT_KEY_FIRST)
 		return false;
+	late = late_of(n);
 	*out = (struct bucket_view){
 		.scope = load(&n->scope),
 		.resource = (enum bucket_resource)load(&n->resource),
@@ -194,7 +211,7 @@ bool bucket_view(const struct region *r, uint32_t index, uint64_t now_ns, struct
 		.rejected = load(&b->rejected),
 		.pause_ns = load(&b->pause_ns),
 	};
-	view_state(b, now_ns, out);
+	view_state(b, late, now_ns, out);
 	view_name(r, index, out);
 	return true;
 }

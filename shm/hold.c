@@ -423,6 +423,8 @@ static bool reap_entry(
 		outcome = hold_move(r, hold, owner, total, 0, units, NULL);
 		if (outcome == HOLD_E_MOVED)
 			return false;
+		if (total < LAYOUT_TOTAL_TARGET)
+			bucket_wake(r, total - 1);
 	}
 	store(word, 0);
 	return true;

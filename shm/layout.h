@@ -125,7 +125,8 @@ struct layout_header {
 	                            * this time, because what was owed then is unknown; 0: no */
 	shared_u64
 		limits_in_use[16]; /* by scope mask: bit r says that a limit of resource r exists,
-	                               * bit 8+r that a template of it does; see bucket.h */
+	                               * bit 8+r that a template does, 16+r that one of
+	                               * tokens charged at submission does */
 	shared_u64 events_head;    /* tickets given out; the next event goes to row head % rows */
 	shared_u64 wall_offset_ns; /* CLOCK_REALTIME - CLOCK_BOOTTIME, every second */
 	uint64_t pad1[7];
@@ -142,8 +143,8 @@ struct layout_header {
  *   HELD    the same with tat for what is settled, plus held for what is in flight and does not
  *           leak: n conform iff debt + cost(held + n) <= tolerance.
  *   GAUGE   n conform iff held + n <= tolerance. Concurrency.
- *   WINDOW  tat is epoch:12 | used:52; n conform iff used + held + n <= tolerance. The daemon
- *           alone begins the next window, at interval (CLOCK_BOOTTIME). Money, in nano-USD.
+ *   WINDOW  tat is epoch:12 | used:52; n conform iff used + late + held + n <= tolerance. The
+ *           daemon alone begins the next, at interval (CLOCK_BOOTTIME). Money, in nano-USD.
  *
  * tat: participants and the daemon, by CAS only. held: value:32 | hold:14 | sequence:18, see
  * layout_hold; value all ones: closed, the row is being given to another limit. pause_ns: raised
@@ -152,7 +153,7 @@ struct layout_header {
  * basis and changed_ns (in the cold half) differ from interval only while a change is under way, or
  * where a daemon died in one: then interval and tolerance are the stricter of old and new, and
  * basis tells in which of the two the debt in tat is counted. changed_ns is UINT64_MAX until a
- * change is complete. A reader loads held (acquire), then tat (acquire), then the rest.
+ * change is complete. A reader loads held, then late of a WINDOW, then tat (acquire), then the rest.
  *
  * key is LAYOUT_KEY_NEVER, LAYOUT_KEY_RETIRED, or the hash of scope, resource, kind and name. Rows
  * are found by probing from key % rows; NEVER ends a probe, RETIRED does not. A handle keeps the
@@ -174,7 +175,7 @@ struct layout_bucket {
 };
 
 /* The cold half of a bucket; the daemon writes it before key is stored (release), but for heard,
- * used_ns and the two words of waiting. */
+ * used_ns, the two words of waiting, ahead_ns and late. */
 struct layout_bucket_name {
 	shared_u64 scope;      /* mask of enum bucket_scope */
 	shared_u64 resource;   /* enum bucket_resource */
@@ -191,7 +192,9 @@ struct layout_bucket_name {
 	                        * row: limit:56 | times:8; whoever hears it */
 	shared_u64 wake;       /* futex: counts what may let a waiter in (its low 32 bits) */
 	shared_u64 waited_ns;  /* until when somebody may sleep on wake */
-	uint64_t pad[2];
+	shared_u64 ahead_ns;   /* RATE: the latest time anybody booked; raised before tat */
+	shared_u64 late;       /* WINDOW: nano-USD used since its end: the daemon adds it to used of
+	                        * the next one, then subtracts it here */
 	char name[LAYOUT_NAME_MAX]; /* UTF-8, NUL-terminated */
 };
 
@@ -261,11 +264,11 @@ struct layout_target {
 
 /*
  * The breaker of the target of the same row. state is state:2 | generation:16 | ok:8 | bad:8 |
- * exponent:4 | deadline:26 (100 ms units, modular); state 3 is open by hand. Every transition raises
- * the generation by one. A probe ticket is participant generation:24 | participant:16 | breaker
- * generation:16 | nonce:8; one of another breaker generation is free. slice is epoch:24 | ok:20 |
- * bad:20; who replaces an old one first adds its counts to requests and errors. Everybody by CAS;
- * settings and born: the daemon.
+ * exponent:4 | deadline:26 (100 ms units, modular); state 3 is open by hand. Every transition
+ * raises the generation by one. A probe ticket is participant generation:24 | participant:16 |
+ * breaker generation:16 | nonce:8; one of another breaker generation is free, but only while state
+ * is of one's own. slice is epoch:24 | ok:20 | bad:20; who replaces an old one first adds its
+ * counts to requests and errors. Everybody by CAS; settings and born: the daemon.
  */
 struct layout_breaker {
 	shared_u64 state;

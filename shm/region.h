@@ -104,9 +104,9 @@ struct region_sizes {
 
 /*
  * Daemon: makes a region in an empty file (-EEXIST otherwise) and maps it. sizes NULL: all
- * defaults; -ERANGE: above REGION_ROWS_MAX. conservative: budgets of an earlier region were lost, so limits configured start with an empty burst. 0, or -errno
- * (ENOSPC: the file system has no room; memory is reserved here, so a full file system
- * raises no SIGBUS later).
+ * defaults; -ERANGE: above REGION_ROWS_MAX. conservative: budgets of an earlier region were lost,
+ * so limits configured start with an empty burst. 0, or -errno (ENOSPC: the file system has no
+ * room; memory is reserved here, so a full file system raises no SIGBUS later).
  */
 int region_create(struct region *r, int fd, const struct region_owner *owner,
 	const struct region_sizes *sizes, uint64_t now_ns, bool conservative);

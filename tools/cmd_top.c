@@ -225,7 +225,7 @@ static void await(struct top *t)
 		until_ns = UINT64_MAX;
 	if (t->is_stale)
 		until_ns = min_u64(until_ns, now_ns + RETRY_NS);
-	if (keys_has_pending(&t->terminal.keys))
+	if (keyboard_has_pending(&t->terminal.keyboard))
 		until_ns = min_u64(until_ns, t->typed_ns + ESCAPE_NS);
 	until_ns = until_ns > now_ns ? min_u64(until_ns - now_ns, NSEC_PER_SEC) : 0;
 	wait = (struct timespec){ (time_t)(until_ns / NSEC_PER_SEC),

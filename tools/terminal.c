@@ -251,14 +251,14 @@ int terminal_flush(struct terminal *t)
 
 int terminal_read(struct terminal *t)
 {
-	char data[sizeof(t->keys.pending)];
-	ssize_t n = read(t->in, data, sizeof(data) - t->keys.count);
+	char data[sizeof(t->keyboard.pending)];
+	ssize_t n = read(t->in, data, sizeof(data) - t->keyboard.count);
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	if (n == 0)
 		return -EPIPE;
-	keys_feed(&t->keys, data, (size_t)n);
+	keyboard_feed(&t->keyboard, data, (size_t)n);
 	return 0;
 }
 
@@ -266,7 +266,7 @@ uint32_t terminal_key(struct terminal *t, bool idle)
 {
 	uint32_t key;
 
-	while ((key = keys_next(&t->keys, idle)) == KEY_REPORT) {
+	while ((key = keyboard_next(&t->keyboard, idle)) == KEY_REPORT) {
 		t->is_asked = false;
 		t->answers = t->asks = true;
 	}

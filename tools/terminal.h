@@ -19,7 +19,7 @@
 #include <termios.h>
 #include "base/buffer.h"
 #include "tools/canvas.h"
-#include "tools/keys.h"
+#include "tools/keyboard.h"
 
 struct terminal {
 	int in, out; /* out: opened anew, so that its O_NONBLOCK is not everybody's */
@@ -27,7 +27,7 @@ struct terminal {
 	struct termios before;
 	struct canvas shown;   /* what the terminal has */
 	struct buffer pending; /* the rest of the last frame */
-	struct keys keys;
+	struct keyboard keyboard;
 	bool asks, answers, is_asked;
 	uint64_t asked_ns;
 };

@@ -160,7 +160,7 @@ static const struct top_column limit_columns[] = {
 	{ "USED", 10, .wide_from = 96, .wide = 16, .falls = true, .draw = limit_bar,
 		.key = limit_used_key },
 	{ "LEFT", 7, .at_right = true, .draw = limit_left, .key = limit_left_key },
-	{ "FULL IN", 13, .from = 60, .at_right = true, .falls = true, .draw = limit_full_in,
+	{ "FULL IN", 15, .from = 60, .at_right = true, .falls = true, .draw = limit_full_in,
 		.key = limit_full_key },
 	{ "ADM/S", 7, .from = 86, .at_right = true, .falls = true, .draw = limit_admitted,
 		.key = limit_admitted_key },
@@ -326,7 +326,7 @@ static double target_p99_key(const void *row)
 static const struct top_column target_columns[] = {
 	{ "TARGET", .draw = target_label },
 	{ "BREAKER", 9, .falls = true, .draw = target_state, .key = target_state_key },
-	{ "UNTIL", 13, .from = 90, .unsorted = true, .draw = target_until },
+	{ "UNTIL", 15, .from = 90, .unsorted = true, .draw = target_until },
 	{ "FLIGHT", 6, .from = 60, .at_right = true, .falls = true, .draw = target_flight,
 		.key = target_flight_key },
 	{ "REQ/S", 7, .at_right = true, .falls = true, .draw = target_rate,

@@ -2,7 +2,7 @@
 
 #include <string.h>
 #include "base/aux.h"
-#include "tools/keys.h"
+#include "tools/keyboard.h"
 #include "tools/top_columns.h"
 
 static const uint64_t intervals_ms[] = { 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000 };

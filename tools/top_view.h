@@ -41,7 +41,7 @@ enum top_action {
 	TOP_QUIT,
 };
 
-/* What a key (tools/keys.h) does. */
+/* What a key (tools/keyboard.h) does. */
 enum top_action top_view_key(struct top_view *v, uint32_t key);
 /* The columns that rows of a section can be sorted by. */
 unsigned top_view_columns(enum top_section section);

@@ -1,9 +1,10 @@
 #pragma once
 
 /*
- * What a request asks for, as far as routing and limits need to know: how long its prompt is, how long
- * its answer may get, what the model must be able to do. A stage; reads the client's JSON (OpenAI chat
- * schema) and never refuses: what makes no sense is the format's to refuse, and counts as absent.
+ * What a request asks for, as far as routing and limits need to know: how long its prompt is, how
+ * long its answer may get, what the model must be able to do. A stage; reads the client's JSON
+ * (OpenAI chat schema) and never refuses: what makes no sense is the format's to refuse, and
+ * counts as absent.
  */
 
 #include <stdint.h>

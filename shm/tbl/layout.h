@@ -25,7 +25,8 @@ LAYOUT_FIELD(layout_header, adopted_ns, "atomic u64", "when the owner took the r
 LAYOUT_FIELD(layout_header, empty_since_ns, "atomic u64",
 	"new limits count as used up at this time; 0: they start full")
 LAYOUT_FIELD(layout_header, limits_in_use, "atomic u64[16]",
-	"by scope: bit r a limit of resource r exists, bit 8+r a template")
+	"by scope: bit r a limit of resource r exists, bit 8+r a template, "
+	"16+r one of tokens charged at submission")
 LAYOUT_FIELD(layout_header, events_head, "atomic u64", "tickets of events given out")
 LAYOUT_FIELD(layout_header, wall_offset_ns, "atomic u64",
 	"CLOCK_REALTIME - CLOCK_BOOTTIME, every second")
@@ -83,7 +84,9 @@ LAYOUT_FIELD(layout_bucket_name, heard, "atomic u64",
 LAYOUT_FIELD(layout_bucket_name, wake, "atomic u64",
 	"futex in its low 32 bits: counts what may let a waiter in")
 LAYOUT_FIELD(layout_bucket_name, waited_ns, "atomic u64", "until when somebody may sleep on `wake`")
-LAYOUT_FIELD(layout_bucket_name, pad, "u64[2]", "0")
+LAYOUT_FIELD(layout_bucket_name, ahead_ns, "atomic u64", "RATE: the latest time anybody booked")
+LAYOUT_FIELD(layout_bucket_name, late, "atomic u64",
+	"WINDOW: nano-USD used since its end, for the next one")
 LAYOUT_FIELD(layout_bucket_name, name, "char[160]",
 	"UTF-8, NUL-terminated; two names are joined by 0x1f")
 

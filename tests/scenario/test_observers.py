@@ -15,6 +15,7 @@ from harness import BUILD, NOBODY, Host, clean_environment, last_of, text_of
 from tap import Skip, check, equal, main, wait_for
 
 REFUSED = 3
+COMMAND, DONE = 0x06, 0x85
 OBSERVER, PARTICIPANT = 0, 1
 
 
@@ -158,6 +159,161 @@ def attack(fd, place, target):
         except OSError as error:
             answers[name] = errno.errorcode[error.errno]
     return answers
+
+
+def attack_tables(fd, sections, target):
+    """The same at every table of the region, through the mapping and around it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
+                          ctypes.c_long]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page = mmap.PAGESIZE
+    libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own again
+
+    def by_libc(result):
+        if result in (-1, ctypes.c_void_p(-1).value):
+            raise OSError(ctypes.get_errno(), '')
+
+    def private_memory(at):
+        with open('/proc/self/mem', 'r+b', buffering=0) as memory:
+            memory.seek(at)
+            memory.write(bytes(64))
+
+    answers = {}
+    for section in sections:
+        first = section['offset'] // page * page
+        at = libc.mmap(None, page, mmap.PROT_READ, mmap.MAP_SHARED, fd, first)
+        beyond = section['offset'] - first
+        attacks = {
+            'mmap': lambda: by_libc(libc.mmap(None, page, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED,
+                                              fd, first)),
+            'mprotect': lambda: by_libc(libc.mprotect(at, page, mmap.PROT_READ | mmap.PROT_WRITE)),
+            'pwrite': lambda: os.pwrite(fd, bytes(64), section['offset']),
+            'pwritev': lambda: os.pwritev(fd, [bytes(64)], section['offset']),
+            '/proc/self/mem': lambda: private_memory(at + beyond),
+            'remove pages': lambda: by_libc(libc.madvise(at, page, 9)),  # MADV_REMOVE
+            'read into it': lambda: read_into(libc, at + beyond),
+            'punch a hole': lambda: by_libc(libc.fallocate(fd, 3, ctypes.c_long(first), ctypes.c_long(page))),
+            'collapse': lambda: by_libc(libc.fallocate(fd, 8, ctypes.c_long(first), ctypes.c_long(page))),
+            'zero a range': lambda: by_libc(libc.fallocate(fd, 16, ctypes.c_long(first), ctypes.c_long(page))),
+            'copy a range': lambda: os.copy_file_range(fd, fd, 64, 0, section['offset']),
+        }
+        for name, function in attacks.items():
+            answers[f'table {section["type"]}: {name}'] = answer_of(function)
+    answers['link'] = answer_of(lambda: by_libc(libc.linkat(
+        -100, f'/proc/self/fd/{fd}'.encode(), -100, target.encode() + b'.mine', 0x400)))
+    answers['truncate by name'] = answer_of(lambda: os.truncate(target, 0))
+    answers['seal'] = answer_of(lambda: fcntl.fcntl(fd, 1033, 0xf))  # F_ADD_SEALS
+    return answers
+
+
+def read_into(libc, at):
+    """The kernel writes for us: a read whose buffer is the mapping."""
+    with open('/dev/zero', 'rb') as zero:
+        if libc.read(zero.fileno(), ctypes.c_void_p(at), 64) < 0:
+            raise OSError(ctypes.get_errno(), '')
+
+
+def attack_daemon(pid):
+    """Through the process that may write."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+
+    class Vector(ctypes.Structure):
+        _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+
+    def by_libc(result):
+        if result == -1:
+            raise OSError(ctypes.get_errno(), '')
+
+    def write_its_memory():
+        mine = ctypes.create_string_buffer(8)
+        local = Vector(ctypes.addressof(mine), 8)
+        by_libc(libc.process_vm_writev(pid, ctypes.byref(local), 1, ctypes.byref(local), 1, 0))
+
+    def take_its_descriptor():
+        pidfd = os.pidfd_open(pid)
+        for number in range(3, 32):
+            by_libc(libc.syscall(438, pidfd, number, 0))  # pidfd_getfd
+
+    attacks = {
+        'ptrace': lambda: by_libc(libc.ptrace(16, pid, None, None)),
+        'seize': lambda: by_libc(libc.ptrace(0x4206, pid, None, None)),
+        'process_vm_writev': write_its_memory,
+        'pidfd_getfd': take_its_descriptor,
+        '/proc/PID/mem': lambda: os.open(f'/proc/{pid}/mem', os.O_RDWR),
+        '/proc/PID/fd': lambda: os.listdir(f'/proc/{pid}/fd'),
+        '/proc/PID/map_files': lambda: os.listdir(f'/proc/{pid}/map_files'),
+        'SIGHUP': lambda: os.kill(pid, 1),
+        'SIGSTOP': lambda: os.kill(pid, 19),
+    }
+    return {name: answer_of(function) for name, function in attacks.items()}
+
+
+def answer_of(function):
+    try:
+        function()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return 'possible'
+
+
+def settled_facts(dump):
+    """What only the daemon and participants may change."""
+    def pick(rows, *names):
+        return [[row[name] for name in names] for row in rows]
+
+    return {
+        'limits': pick(dump['limit_words'], 'row', 'key', 'tat', 'held', 'interval', 'tolerance', 'pause_ns'),
+        'names': pick(dump['limit_names'], 'row', 'name', 'limit', 'burst', 'heard'),
+        'templates': dump['templates'],
+        'holds': dump['holds'],
+        'targets': dump['targets'],
+        'breakers': dump['breakers'],
+        'routes': dump['routes'],
+        'events': dump['events'],
+        'participants': dump['participants'],
+    }
+
+
+def test_observers_cannot_touch_any_table():
+    with Host() as host:
+        host.configure(providers=[host.provider('openai', host.fake())],
+                       models=[{'name': 'm', 'provider': 'openai', 'price': {'input': 1, 'output': 1}}],
+                       routes=[{'name': 'r', 'targets': ['m', 'openai/n']}],
+                       limits=[{'provider': 'openai', 'requests': '5/day', 'tokens': '10/day'}],
+                       templates={'per_user': {'concurrency': 3}},
+                       access={'observers': {'users': [str(NOBODY)]}})
+        host.start()
+        dump = host.dump()
+        sections, pid, target = dump['header']['sections'], host.daemon.pid, os.path.realpath(host.region)
+        before = settled_facts(dump)
+
+        def observe():
+            client = wire.Client(host.socket)
+            answers = attack_tables(client.region_fd, sections, target)
+            answers.update(attack_daemon(pid))
+            said = {}
+            for number, (verb, name) in enumerate((
+                    ('reload', ''), ('breaker-open', 'openai/m'), ('breaker-close', 'openai/m'),
+                    ('breaker-reset', 'openai'), ('limit-reset', 'provider openai requests'),
+                    ('limit-resume', 'provider openai requests')), 1):
+                client.send(COMMAND, number, {'verb': verb, 'name': name})
+                kind, got, body = client.read()
+                said[verb] = (kind, got == number, body['status'])
+            return answers, said, client.welcome.get('owner', 0)
+
+        answers, said, owner = as_nobody(observe)
+        for name, answer in answers.items():
+            check(answer in ('EACCES', 'EBADF', 'EPERM', 'EFAULT', 'EIO'), f'{name}: {answer}')
+        equal(len(sections), len({name.split(':')[0] for name in answers if name.startswith('table')}), 'tables')
+        for verb, answer in said.items():
+            equal(answer, [DONE, True, REFUSED], verb)
+        equal(owner, 0, 'it can hold nothing')
+        equal(settled_facts(host.dump()), before, 'nothing changed')
+        check(host.daemon.poll() is None, 'the daemon runs')
 
 
 def test_observers_see_everything_and_change_nothing():

@@ -1,6 +1,7 @@
 /* Lines, clipped to columns. */
 
 #include <locale.h>
+#include <stdio.h>
 #include "base/aux.h"
 #include "tests/unit/cmocka-all.h"
 #include "tools/canvas.h"

@@ -2,6 +2,7 @@
 
 #include <locale.h>
 #include <string.h>
+#include <stdio.h>
 #include "base/aux.h"
 #include "proto/utf8.h"
 #include "tests/unit/cmocka-all.h"
@@ -42,8 +43,8 @@ static void any_bytes_become_clean(void **state)
 	(void)state;
 	for (int round = 0; round < 20000; round++) {
 		for (size_t i = 0; i < 64; i++)
-			text[i] = (char)splitmix(&seed);
-		text[splitmix(&seed) % 64] = '\0';
+			text[i] = (char)splitmix_next(&seed);
+		text[splitmix_next(&seed) % 64] = '\0';
 		text[64] = '\0';
 		text_clean(text);
 		assert_true(utf8_is_name(str_of(text)));

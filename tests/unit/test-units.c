@@ -1,5 +1,7 @@
 /* Numbers as people read them. */
 
+#include <stdio.h>
+#include <string.h>
 #include "base/aux.h"
 #include "shm/bucket.h"
 #include "tests/unit/cmocka-all.h"
@@ -66,8 +68,7 @@ static void amounts(void **state)
 	assert_string_equal(units_amount(BUCKET_MONEY, 1250000000, out), "$1.25");
 	assert_string_equal(units_amount(BUCKET_MONEY, 0, out), "$0.00");
 	assert_string_equal(units_amount(BUCKET_MONEY, 1500, out), "$0.000002");
-	assert_string_equal(
-		units_amount(BUCKET_MONEY, UINT64_MAX, out), "$18446744073.71");
+	assert_string_equal(units_amount(BUCKET_MONEY, UINT64_MAX, out), "$18446744073.71");
 	/* A resource that another process made up. */
 	assert_string_equal(units_amount(4711, 5, out), "5");
 }

@@ -27,15 +27,15 @@ enum {
 	KEY_REPORT, /* no key: the terminal's answer to "are you there" */
 };
 
-struct keys {
+struct keyboard {
 	char pending[64];
 	size_t count;
 };
 
 /* Bytes that were read; more than there is room for are lost. */
-void keys_feed(struct keys *k, const char *data, size_t n);
+void keyboard_feed(struct keyboard *k, const char *data, size_t n);
 /* The next key, or KEY_NONE. idle: nothing more came for a moment, so that a lone escape is the
  * key. */
-uint32_t keys_next(struct keys *k, bool idle);
+uint32_t keyboard_next(struct keyboard *k, bool idle);
 /* Whether an escape waits for what may follow. */
-bool keys_has_pending(const struct keys *k);
+bool keyboard_has_pending(const struct keyboard *k);

@@ -1,4 +1,4 @@
-#include "tools/keys.h"
+#include "tools/keyboard.h"
 
 #include <string.h>
 #include "base/aux.h"
@@ -26,7 +26,7 @@ static const struct {
 	{ "0n", KEY_REPORT },
 };
 
-void keys_feed(struct keys *k, const char *data, size_t n)
+void keyboard_feed(struct keyboard *k, const char *data, size_t n)
 {
 	size_t room = sizeof(k->pending) - k->count;
 
@@ -36,19 +36,19 @@ void keys_feed(struct keys *k, const char *data, size_t n)
 	k->count += n;
 }
 
-bool keys_has_pending(const struct keys *k)
+bool keyboard_has_pending(const struct keyboard *k)
 {
 	return k->count > 0;
 }
 
-static void drop(struct keys *k, size_t n)
+static void drop(struct keyboard *k, size_t n)
 {
 	k->count -= n;
 	memmove(k->pending, k->pending + n, k->count);
 }
 
 /* Bytes of the whole sequence that begins with an escape; 0: there is more to come. */
-static size_t sequence_length(const struct keys *k)
+static size_t sequence_length(const struct keyboard *k)
 {
 	if (k->count < 2)
 		return 0;
@@ -62,7 +62,7 @@ static size_t sequence_length(const struct keys *k)
 	return k->count == sizeof(k->pending) ? k->count : 0;
 }
 
-static uint32_t sequence_key(struct keys *k, bool idle)
+static uint32_t sequence_key(struct keyboard *k, bool idle)
 {
 	size_t length = sequence_length(k);
 	uint32_t key = KEY_NONE;
@@ -79,7 +79,7 @@ static uint32_t sequence_key(struct keys *k, bool idle)
 			memcmp(k->pending + 2, sequences[i].text, length - 2) == 0)
 			key = sequences[i].key;
 	drop(k, length);
-	return key == KEY_NONE ? keys_next(k, idle) : key;
+	return key == KEY_NONE ? keyboard_next(k, idle) : key;
 }
 
 static uint32_t control_key(unsigned char c)
@@ -99,7 +99,7 @@ static uint32_t control_key(unsigned char c)
 }
 
 /* One character of several bytes; what is none is skipped. */
-static uint32_t wide_key(struct keys *k, bool idle)
+static uint32_t wide_key(struct keyboard *k, bool idle)
 {
 	unsigned char lead = (unsigned char)k->pending[0];
 	size_t length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
@@ -109,7 +109,7 @@ static uint32_t wide_key(struct keys *k, bool idle)
 		return KEY_NONE;
 	if (k->count < length || !utf8_is_valid(str_make(k->pending, length))) {
 		drop(k, 1);
-		return keys_next(k, idle);
+		return keyboard_next(k, idle);
 	}
 	for (size_t i = 1; i < length; i++)
 		c = c << 6 | ((unsigned char)k->pending[i] & 0x3fu);
@@ -117,7 +117,7 @@ static uint32_t wide_key(struct keys *k, bool idle)
 	return c;
 }
 
-uint32_t keys_next(struct keys *k, bool idle)
+uint32_t keyboard_next(struct keyboard *k, bool idle)
 {
 	unsigned char c;
 
@@ -131,5 +131,5 @@ uint32_t keys_next(struct keys *k, bool idle)
 	drop(k, 1);
 	if (c >= 0x20 && c != 0x7f)
 		return c;
-	return control_key(c) == KEY_NONE ? keys_next(k, idle) : control_key(c);
+	return control_key(c) == KEY_NONE ? keyboard_next(k, idle) : control_key(c);
 }
