@@ -1,11 +1,13 @@
 #include "daemon/admission.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include "base/aux.h"
 #include "base/clock.h"
 #include "shm/bucket_follow.h"
 #include "shm/bucket_table.h"
 #include "shm/hold.h"
+#include "shm/layout.h"
 
 /* A limit can be reconfigured between lookup and acquire; twice in a row is no accident. */
 #define ADMISSION_LOOKUPS 3
@@ -61,10 +63,13 @@ enum bucket_outcome admission_resolve(struct region *region, const struct bucket
 {
 	enum bucket_outcome outcome = bucket_resolve(region, names, now_ns, set);
 
+	int e;
+
 	if (outcome != BUCKET_E_MISSING)
 		return outcome;
-	if (bucket_instantiate(region, names, now_ns) < 0)
-		return BUCKET_E_BUSY;
+	e = bucket_instantiate(region, names, now_ns);
+	if (e < 0)
+		return e == -ENAMETOOLONG ? BUCKET_E_MISSING : BUCKET_E_BUSY;
 	outcome = bucket_resolve(region, names, now_ns, set);
 	return outcome == BUCKET_E_MISSING ? BUCKET_E_BUSY : outcome;
 }
@@ -84,6 +89,8 @@ static bool take_limits(struct region *region, const struct admission_ask *ask, 
 		return true;
 	if (got.outcome == BUCKET_E_BUSY || got.outcome == BUCKET_E_LEASE)
 		verdict_set(verdict, ADMISSION_E_FULL, 0);
+	else if (got.outcome == BUCKET_E_MISSING)
+		verdict_set(verdict, ADMISSION_E_NAME, 0);
 	else if (got.outcome == BUCKET_E_NEVER)
 		verdict_set(verdict, ADMISSION_E_NEVER, 0);
 	else
@@ -109,39 +116,60 @@ static bool pass_breaker(struct region *region, const struct admission_ask *ask,
 	return false;
 }
 
-/* Where no breaker was asked, its statistics are still kept. */
-static void judge_one(const struct region *region, uint32_t row, const struct breaker_ticket *probe,
-	const struct breaker_report *report, uint64_t now_ns, uint64_t random)
+/* Where no breaker was asked, its statistics are still kept. A probe's success is counted already; its
+ * failure after that is one like any other. */
+static void judge_one(const struct region *region, uint32_t row, uint64_t key,
+	const struct breaker_ticket *probe, bool proved, const struct breaker_report *report,
+	uint64_t now_ns, uint64_t random)
 {
 	const struct breaker_ticket none = { .row = row, .slot = BREAKER_NO_PROBE };
 
-	if (row != TARGET_NONE)
-		breaker_record(region, probe->row == row ? probe : &none, report, now_ns, random);
+	/* A ticket of another's row is refused by its generation, a mere outcome is not. */
+	if ((proved && report->outcome == BREAKER_OK) || !target_is(region, row, key))
+		return;
+	breaker_record(region, probe->row == row ? probe : &none, report, now_ns, random);
 }
 
-static void judge(const struct region *region, struct admission_ticket *ticket,
+static void judge(const struct region *region, struct admission_ticket *t,
 	const struct breaker_report *report, uint64_t now_ns, uint64_t random)
 {
-	ticket->judged = true;
-	judge_one(region, ticket->target, &ticket->target_probe, report, now_ns, random);
-	judge_one(region, ticket->provider, &ticket->provider_probe, report, now_ns, random);
+	t->judged = true;
+	judge_one(region, t->target, t->target_key, &t->target_probe, t->target_proved, report,
+		now_ns, random);
+	judge_one(region, t->provider, t->provider_key, &t->provider_probe, t->provider_proved,
+		report, now_ns, random);
 }
 
 /* ---- in flight ---- */
 
-/* A count that finds no room in the tables is left out: routing then knows a little less. */
+static bool count_in(const struct region *region, struct admission_ticket *ticket, uint32_t hold)
+{
+	if (hold == HOLD_NONE ||
+		hold_move(region, hold, ticket->owner, HOLD_TOTAL_TARGET(ticket->target), 1, 0,
+			NULL) != HOLD_OK)
+		return false;
+	ticket->pending = hold;
+	return true;
+}
+
+/* In the lease's hold where there is one with room: the table of holds is then as large as it says. A
+ * count that finds no room in the tables is left out: routing then knows a little less. */
 static void count_pending(
 	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns)
 {
+	uint32_t own;
+
 	if (ticket->target == TARGET_NONE)
 		return;
 	target_tried(region, ticket->target, now_ns);
-	ticket->pending = hold_claim(region, ticket->owner, ticket->lease.hold, now_ns);
-	if (ticket->pending != HOLD_NONE)
-		hold_move(region, ticket->pending, ticket->owner, HOLD_TOTAL_TARGET(ticket->target),
-			1, 0, NULL);
+	if (count_in(region, ticket, ticket->lease.hold))
+		return;
+	own = hold_claim(region, ticket->owner, ticket->lease.hold, now_ns);
+	if (own != HOLD_NONE && !count_in(region, ticket, own))
+		hold_release(region, own, ticket->owner);
 }
 
+/* Before the lease ends, which releases its hold. */
 static void uncount_pending(const struct region *region, struct admission_ticket *ticket)
 {
 	uint32_t total = HOLD_TOTAL_TARGET(ticket->target);
@@ -150,11 +178,19 @@ static void uncount_pending(const struct region *region, struct admission_ticket
 		return;
 	hold_move(region, ticket->pending, ticket->owner, total, 0,
 		hold_units(region, ticket->pending, total), NULL);
-	hold_release(region, ticket->pending, ticket->owner);
+	if (ticket->pending != ticket->lease.hold)
+		hold_release(region, ticket->pending, ticket->owner);
 	ticket->pending = HOLD_NONE;
 }
 
 /* ---- taking ---- */
+
+static uint64_t key_of(const struct region *region, uint32_t row)
+{
+	return row < region->targets ?
+		atomic_load_explicit(&region->target[row].key, memory_order_acquire) :
+		LAYOUT_KEY_NEVER;
+}
 
 static bool is_paused(const struct region *region, const struct admission_ask *ask, uint64_t now_ns,
 	struct admission_verdict *verdict)
@@ -180,6 +216,8 @@ void admission_acquire(struct region *region, const struct admission_ask *ask, u
 		.owner = ask->owner,
 		.target = ask->target,
 		.provider = ask->provider,
+		.target_key = key_of(region, ask->target),
+		.provider_key = key_of(region, ask->provider),
 		.pending = HOLD_NONE,
 		.lease = { .hold = BUCKET_NONE },
 		.target_probe = no_probe,
@@ -212,13 +250,14 @@ static bool is_probe(const struct breaker_ticket *t)
 	return t->row != TARGET_NONE && t->slot != BREAKER_NO_PROBE;
 }
 
-static void prove(const struct region *region, struct breaker_ticket *probe,
+static void prove(const struct region *region, struct breaker_ticket *probe, bool *proved,
 	const struct breaker_report *report, uint64_t now_ns)
 {
 	if (!is_probe(probe))
 		return;
 	breaker_record(region, probe, report, now_ns, 0);
 	*probe = no_probe;
+	*proved = true;
 }
 
 void admission_first_token(const struct region *region, struct admission_ticket *ticket,
@@ -229,12 +268,10 @@ void admission_first_token(const struct region *region, struct admission_ticket 
 		.first_token_ns = first_token_ns,
 	};
 
-	if (!ticket->taken || ticket->judged || ticket->proved ||
-		(!is_probe(&ticket->target_probe) && !is_probe(&ticket->provider_probe)))
+	if (!ticket->taken || ticket->judged)
 		return;
-	ticket->proved = true;
-	prove(region, &ticket->target_probe, &good, now_ns);
-	prove(region, &ticket->provider_probe, &good, now_ns);
+	prove(region, &ticket->target_probe, &ticket->target_proved, &good, now_ns);
+	prove(region, &ticket->provider_probe, &ticket->provider_proved, &good, now_ns);
 }
 
 void admission_judge(const struct region *region, struct admission_ticket *ticket,
@@ -252,12 +289,8 @@ void admission_judge(const struct region *region, struct admission_ticket *ticke
 
 	if (!ticket->taken || ticket->judged)
 		return;
-	/* A probe's success is counted already; its failure after that is one like any other. */
-	if (ticket->proved && result->outcome == BREAKER_OK)
-		ticket->judged = true;
-	else
-		judge(region, ticket, &report, now_ns, random);
-	if (result->outcome == BREAKER_OK && ticket->target != TARGET_NONE)
+	judge(region, ticket, &report, now_ns, random);
+	if (result->outcome == BREAKER_OK && target_is(region, ticket->target, ticket->target_key))
 		target_learn(region, ticket->target, &sample, now_ns);
 }
 
@@ -266,7 +299,6 @@ static void end_common(
 {
 	static const struct breaker_report neutral = { .outcome = BREAKER_NEUTRAL };
 
-	uncount_pending(region, ticket);
 	if (!ticket->judged)
 		judge(region, ticket, &neutral, now_ns, 0);
 	ticket->taken = false;
@@ -277,6 +309,7 @@ void admission_end(const struct region *region, struct admission_ticket *ticket,
 {
 	if (!ticket->taken)
 		return;
+	uncount_pending(region, ticket);
 	if (ticket->lease.set)
 		bucket_settle(region, &ticket->lease, used, now_ns);
 	end_common(region, ticket, now_ns);
@@ -286,6 +319,7 @@ void admission_cancel(const struct region *region, struct admission_ticket *tick
 {
 	if (!ticket->taken)
 		return;
+	uncount_pending(region, ticket);
 	if (ticket->lease.set)
 		bucket_cancel(region, &ticket->lease, now_ns);
 	end_common(region, ticket, now_ns);
@@ -321,7 +355,10 @@ uint64_t admission_feedback(const struct region *region, const struct admission_
 	if (!limited)
 		return 0;
 	pause_ns = feedback_pause_ns(feedback, 0, random);
-	if (ticket->target != TARGET_NONE)
+	/* What has no row of its own is paused with its provider. */
+	if (!target_is(region, ticket->target, ticket->target_key))
+		target_pause(region, ticket->provider, now_ns + pause_ns, now_ns);
+	else
 		target_pause(region, ticket->target, now_ns + pause_ns, now_ns);
 	bucket_pause_set(region, &ticket->set, now_ns + pause_ns, now_ns);
 	return pause_ns;

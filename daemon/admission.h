@@ -33,6 +33,7 @@ enum admission_outcome {
 	ADMISSION_E_NEVER,   /* limit, burst: the cost can never fit */
 	ADMISSION_E_OPEN,    /* a breaker; wait_ns */
 	ADMISSION_E_PAUSED,  /* the provider asked for a pause; wait_ns */
+	ADMISSION_E_NAME,    /* a limit applies to a name that is too long to have one */
 	ADMISSION_E_FULL,    /* the tables have no room for another user, or request in flight */
 };
 
@@ -50,15 +51,17 @@ struct admission_ticket {
 	struct bucket_lease lease;
 	uint64_t owner;
 	uint32_t target, provider, pending; /* pending: the hold that counts at the target */
+	uint64_t target_key, provider_key;  /* rows that are another's by the end learn nothing */
 	struct breaker_ticket target_probe, provider_probe;
-	bool proved; /* a probe's first token came */
-	bool judged; /* by the breakers */
+	bool target_proved, provider_proved; /* the probe's first token came */
+	bool judged;                         /* by the breakers */
 };
 
 void admission_acquire(struct region *region, const struct admission_ask *ask, uint64_t now_ns,
 	struct admission_ticket *ticket, struct admission_verdict *verdict);
 
-/* The limits that apply, for routing; rows of templates are made where they are missing. */
+/* The limits that apply, for routing; rows of templates are made where they are missing. As
+ * bucket_resolve(), but BUCKET_E_MISSING: a name that no row can have. */
 enum bucket_outcome admission_resolve(struct region *region, const struct bucket_names *names,
 	uint64_t now_ns, struct bucket_set *set);
 

@@ -11,6 +11,8 @@
 #define ATTEMPT_BYTES_PER_TOKEN_LOW 6
 #define ATTEMPT_BYTES_PER_TOKEN 4
 #define ATTEMPT_PROGRESS_TOKENS 64
+/* More than that no answer costs: a provider that says so errs, and would close a limit for years. */
+#define ATTEMPT_TOKENS_MAX UINT64_C(100000000)
 
 /* ---- asking ---- */
 
@@ -26,41 +28,58 @@ static struct bucket_names attempt_names(const struct request *r, const struct r
 	};
 }
 
+/* The provider's; where breakers are switched off none opens by itself. */
+static struct breaker_settings attempt_breaker(
+	const struct config *config, const struct config_provider *provider)
+{
+	struct breaker_settings settings = provider->breaker;
+
+	if (!config->features.breaker) {
+		settings.run = settings.ratio_percent = 0;
+		settings.z_percent = 0;
+	}
+	return settings;
+}
+
 /* Models that nobody configured get a row when they are first asked for, while there is room. */
-static void attempt_make_rows(
-	const struct attempt_scene *scene, const struct config *config, struct route_chain *chain)
+static void attempt_make_rows(const struct attempt_scene *scene, const struct config *config,
+	struct route_chain *chain, uint64_t now_ns)
 {
 	char name[TARGET_NAME_TEXT];
 
 	for (unsigned i = 0; i < chain->count; i++) {
-		const struct route_target *t = &chain->target[i];
-		int n = snprintf(name, sizeof(name), "%s/%.*s", config->providers[t->provider].name,
-			STR_ARG(t->model));
+		struct route_target *t = &chain->target[i];
+		const struct config_provider *provider = &config->providers[t->provider];
+		const struct breaker_settings breaker = attempt_breaker(config, provider);
+		int n = snprintf(name, sizeof(name), "%s/%.*s", provider->name, STR_ARG(t->model));
 		struct target_config made = {
+			.name = str_make(name, (size_t)n),
 			.provider = t->provider_row,
 			.price_input = -1,
 			.price_output = -1,
 			.price_cached = -1,
 			.capabilities = TARGET_CAPABILITIES,
-			.available = true,
 		};
 
 		if (t->row != TARGET_NONE || t->provider_row == TARGET_NONE ||
 			n >= (int)sizeof(name))
 			continue;
-		made.name = str_make(name, (size_t)n);
-		if (target_configure(scene->region, &made) >= 0)
-			route_find_rows(scene->region, config, chain);
+		if (demand_make(scene->demand, scene->region, &made, &breaker, now_ns))
+			route_find_row(scene->region, config, t);
 	}
 }
 
+/* A provider that charges at submission charges all that a request may use. */
 static void attempt_estimate(
 	const struct attempt_scene *scene, struct request *r, const struct route_target *t)
 {
+	bool reserve = r->catalog->config->providers[t->provider].reserve;
 	uint64_t fallback = t->max_tokens ? t->max_tokens : ATTEMPT_OUTPUT_TOKENS;
 
-	r->output_estimate = estimate_output(
-		scene->region, t->model, r->ask.tag, r->survey.max_tokens, fallback);
+	r->output_estimate = reserve && r->survey.max_tokens ?
+		r->survey.max_tokens :
+		estimate_output(
+			scene->region, t->model, r->ask.tag, r->survey.max_tokens, fallback);
 }
 
 int attempt_rank(const struct attempt_scene *scene, struct request *r, struct route_chain *chain,
@@ -72,7 +91,7 @@ int attempt_rank(const struct attempt_scene *scene, struct request *r, struct ro
 	uint64_t now_ns = clock_boottime_ns();
 
 	route_find_rows(scene->region, config, chain);
-	attempt_make_rows(scene, config, chain);
+	attempt_make_rows(scene, config, chain, now_ns);
 	attempt_estimate(scene, r, &chain->target[0]);
 	query.input_tokens = r->survey.input_tokens;
 	query.output_tokens = r->output_estimate;
@@ -106,10 +125,12 @@ static uint64_t attempt_cost(
 void attempt_admit(const struct attempt_scene *scene, struct request *r, uint64_t random,
 	struct admission_verdict *verdict)
 {
-	const struct route_target *t = request_target(r);
+	struct route_target *t = &r->target[r->attempt];
 	const struct config *config = r->catalog->config;
 	struct admission_ask ask;
 
+	/* Rows may have become another target's since the chain was made. */
+	route_find_row(scene->region, config, t);
 	attempt_estimate(scene, r, t);
 	ask = (struct admission_ask){
 		.owner = scene->owner,
@@ -144,6 +165,10 @@ enum status attempt_explain(
 			(double)v->wait_ns / (double)NSEC_PER_SEC);
 	switch (v->outcome) {
 	case ADMISSION_E_LIMITED:
+		if (!v->limit[0]) {
+			snprintf(text, ATTEMPT_TEXT_MAX, "the limits are being changed: %s", when);
+			return STATUS_LIMITED;
+		}
 		snprintf(text, ATTEMPT_TEXT_MAX,
 			"limit %s is used up: %llu of %llu used, %llu asked for: %s", v->limit,
 			(unsigned long long)v->used, (unsigned long long)v->burst,
@@ -162,6 +187,11 @@ enum status attempt_explain(
 		snprintf(text, ATTEMPT_TEXT_MAX, "provider %s asked for a pause: %s", provider,
 			when);
 		return STATUS_LIMITED;
+	case ADMISSION_E_NAME:
+		snprintf(text, ATTEMPT_TEXT_MAX,
+			"a limit applies to user or model, and the name is too long to have one "
+			"(two together have 158 bytes) or has a byte 0x1f");
+		return STATUS_BAD_REQUEST;
 	default:
 		snprintf(text, ATTEMPT_TEXT_MAX,
 			"the tables of limits are full: raise \"tables\" in the configuration");
@@ -186,7 +216,7 @@ void attempt_progress(const struct attempt_scene *scene, struct request *r)
 	admission_progress(scene->region, &r->ticket, &used, clock_boottime_ns());
 }
 
-void attempt_hear(const struct attempt_scene *scene, struct request *r, struct feedback *heard,
+uint64_t attempt_hear(const struct attempt_scene *scene, struct request *r, struct feedback *heard,
 	enum status status, uint64_t random)
 {
 	bool limited = status == STATUS_PROVIDER_LIMITED;
@@ -196,9 +226,9 @@ void attempt_hear(const struct attempt_scene *scene, struct request *r, struct f
 	limited |= status == STATUS_PROVIDER_OVERLOADED && heard->has_retry_after;
 	pause_ns = admission_feedback(
 		scene->region, &r->ticket, heard, limited, clock_boottime_ns(), random);
-	if (r->http_status / 100 != 2)
-		r->failure.retry_after_ns =
-			max_u64(pause_ns, heard->has_retry_after ? heard->retry_after_ns : 0);
+	if (status == STATUS_OK)
+		return 0;
+	return max_u64(pause_ns, heard->has_retry_after ? heard->retry_after_ns : 0);
 }
 
 /* ---- ending ---- */
@@ -228,19 +258,21 @@ static enum breaker_outcome attempt_outcome(enum status status)
 	}
 }
 
+static uint64_t attempt_count(int64_t said, uint64_t otherwise)
+{
+	return said >= 0 ? min_u64((uint64_t)said, ATTEMPT_TOKENS_MAX) : otherwise;
+}
+
 /* A refusal costs no tokens; an answer that was cut costs what came of it. */
 static struct bucket_cost attempt_used(const struct request *r)
 {
 	const struct msg_usage *u = &r->usage;
-	uint64_t input = r->survey.input_tokens, output = r->received / ATTEMPT_BYTES_PER_TOKEN;
-	uint64_t cached = u->cached_input > 0 ? (uint64_t)u->cached_input : 0;
+	uint64_t input = attempt_count(u->input, r->survey.input_tokens);
+	uint64_t output = attempt_count(u->output, r->received / ATTEMPT_BYTES_PER_TOKEN);
+	uint64_t cached = attempt_count(u->cached_input, 0);
 
 	if (r->http_status != 0 && r->http_status / 100 != 2)
 		return (struct bucket_cost){ 0 };
-	if (u->input >= 0)
-		input = (uint64_t)u->input;
-	if (u->output >= 0)
-		output = (uint64_t)u->output;
 	output = max_u64(output, r->progressed);
 	return (struct bucket_cost){
 		.input_tokens = input,

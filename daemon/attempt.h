@@ -7,6 +7,7 @@
  */
 
 #include "base/buffer.h"
+#include "daemon/demand.h"
 #include "daemon/request.h"
 
 #define ATTEMPT_TEXT_MAX 768
@@ -15,6 +16,7 @@
 struct attempt_scene {
 	struct region *region;
 	uint64_t owner; /* of the daemon's holds */
+	struct demand *demand;
 };
 
 /* Orders the chain by the route's strategy. As route_rank(). */
@@ -32,8 +34,9 @@ enum status attempt_explain(const struct request *r, const struct admission_verd
 void attempt_progress(const struct attempt_scene *scene, struct request *r);
 
 /* What the answer's head and, of a refusal, its body say of limits goes to the budgets. status: its
- * class. heard: all headers, not finished yet. */
-void attempt_hear(const struct attempt_scene *scene, struct request *r, struct feedback *heard,
+ * class. heard: all headers, not finished yet. Returns how long the provider asks not to be asked again;
+ * 0: it does not. */
+uint64_t attempt_hear(const struct attempt_scene *scene, struct request *r, struct feedback *heard,
 	enum status status, uint64_t random);
 
 /* The end of the attempt with r->failure.status: breakers, learning, budgets. Idempotent. */

@@ -295,6 +295,8 @@ struct control *control_free(struct control *c)
 	closep(&c->observer_fd);
 	closep(&c->fd);
 	listener_unlock(&c->lock_fd);
+	free(c->usable);
+	free(c->limit_row);
 	free(c);
 	return NULL;
 }

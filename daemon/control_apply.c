@@ -10,6 +10,7 @@
 #include "shm/bucket_table.h"
 #include "shm/event.h"
 #include "shm/hold.h"
+#include "shm/layout.h"
 #include "shm/router.h"
 #include "shm/target.h"
 
@@ -29,12 +30,16 @@ static struct bucket_limit apply_limit(const struct config_limit *l)
 	};
 }
 
+/* The row of exactly this limit: for a while there may be one of the other kind, too. */
 static uint32_t apply_find(const struct region *r, const struct config_limit *l)
 {
 	struct bucket_set set = { 0 };
 
-	return bucket_set_add(&set, r, l->scope, l->resource, str_of(l->name)) ? set.index[0] :
-										 BUCKET_NONE;
+	if (bucket_set_add(&set, r, l->scope, l->resource, str_of(l->name)))
+		for (uint32_t i = 0; i < set.count; i++)
+			if (set.kind[i] == l->kind)
+				return set.index[i];
+	return BUCKET_NONE;
 }
 
 /* Frees the rows of limits that are no longer wanted: before new ones are made, so that these find
@@ -55,18 +60,51 @@ static int apply_retire_limits(struct control *c, const struct config *config)
 	return 0;
 }
 
-static int apply_limits(struct control *c, const struct config *config, uint64_t now_ns)
+/* Units owed or in flight where the same limit counts in the other kind ("reserve" was switched). */
+static uint64_t apply_other_debt(
+	const struct region *r, const struct config_limit *l, uint64_t now_ns)
 {
-	struct bucket_limit templates[BUCKET_SCOPE_MASKS * BUCKET_RESOURCES];
-	int r = apply_retire_limits(c, config);
+	struct bucket_set set = { 0 };
+	struct bucket_view v;
 
-	for (unsigned i = 0; r == 0 && i < config->limit_count; i++) {
+	bucket_set_add(&set, r, l->scope, l->resource, str_of(l->name));
+	for (uint32_t i = 0; i < set.count; i++)
+		if (set.kind[i] != l->kind && bucket_view(r, set.index[i], now_ns, &v))
+			return v.owed + v.held;
+	return 0;
+}
+
+/* rows and debts: one per limit. */
+static int apply_make_limits(struct control *c, const struct config *config, uint32_t *rows,
+	const uint64_t *debts, uint64_t now_ns)
+{
+	for (unsigned i = 0; i < config->limit_count; i++) {
 		const struct bucket_limit limit = apply_limit(&config->limits[i]);
 		int row = bucket_configure(&c->region, &limit, now_ns);
 
-		r = row < 0 ? error_trace(row) : 0;
+		if (row < 0)
+			return error_trace(row);
+		rows[i] = (uint32_t)row;
+		if (debts[i])
+			bucket_raise(&c->region, rows[i], debts[i], now_ns);
 	}
-	for (unsigned i = 0; i < config->template_count; i++)
+	return 0;
+}
+
+static int apply_limits(
+	struct control *c, const struct config *config, uint32_t *rows, uint64_t now_ns)
+{
+	struct bucket_limit templates[LAYOUT_TEMPLATES];
+	aux_cleanup(freep) uint64_t *debts = calloc(config->limit_count + 1, sizeof(*debts));
+	int r = debts ? 0 : error_origin(-ENOMEM);
+
+	for (unsigned i = 0; r == 0 && i < config->limit_count; i++)
+		debts[i] = apply_other_debt(&c->region, &config->limits[i], now_ns);
+	if (r == 0)
+		r = apply_retire_limits(c, config);
+	if (r == 0)
+		r = apply_make_limits(c, config, rows, debts, now_ns);
+	for (unsigned i = 0; i < config->template_count && i < LAYOUT_TEMPLATES; i++)
 		templates[i] = apply_limit(&config->templates[i]);
 	if (r == 0)
 		r = bucket_set_templates(&c->region, templates, config->template_count, now_ns);
@@ -75,21 +113,60 @@ static int apply_limits(struct control *c, const struct config *config, uint64_t
 
 /* ---- targets ---- */
 
-static int apply_target(struct control *c, const char *provider, const char *model,
-	struct target_config *t, const struct breaker_settings *breaker, bool *keep)
+/* Where breakers are switched off none may open by itself, whoever reports; one that is open closes,
+ * unless an operator opened it. */
+static void apply_breaker(
+	struct control *c, uint32_t row, const struct breaker_settings *settings, bool on)
+{
+	struct breaker_settings own = *settings;
+	uint64_t now_ns = clock_boottime_ns();
+	struct breaker_view v;
+
+	if (!on) {
+		own.run = own.ratio_percent = 0;
+		own.z_percent = 0;
+	}
+	breaker_configure(&c->region, row, &own);
+	if (!on && breaker_view(&c->region, row, now_ns, &v) && v.state != BREAKER_CLOSED &&
+		!v.forced)
+		breaker_force_close(&c->region, row, now_ns);
+}
+
+/* "PROVIDER" or "PROVIDER/MODEL"; false: too long. */
+static bool apply_name(
+	const char *provider, const char *model, char name[TARGET_NAME_TEXT], struct str *out)
+{
+	int n = snprintf(
+		name, TARGET_NAME_TEXT, "%s%s%s", provider, model ? "/" : "", model ? model : "");
+
+	*out = str_make(name, n < TARGET_NAME_TEXT ? (size_t)n : 0);
+	return n < LAYOUT_NAME_MAX;
+}
+
+static uint32_t apply_find_target(const struct control *c, const char *provider, const char *model)
+{
+	char text[TARGET_NAME_TEXT];
+	struct str name;
+
+	return apply_name(provider, model, text, &name) ? target_find(&c->region, name, NULL) :
+							  TARGET_NONE;
+}
+
+static int apply_target(struct control *c, const struct config *config, const char *provider,
+	const char *model, struct target_config *t, const struct breaker_settings *breaker,
+	bool *keep)
 {
 	char name[TARGET_NAME_TEXT];
-	int row,
-		n = snprintf(name, sizeof(name), "%s%s%s", provider, model ? "/" : "",
-			model ? model : "");
+	int row;
 
-	if (n >= (int)sizeof(name))
+	if (!apply_name(provider, model, name, &t->name)) {
+		log_error("target's name is too long provider=%s model=%s", provider, model);
 		return error_origin(-ENAMETOOLONG);
-	t->name = str_make(name, (size_t)n);
+	}
 	row = target_configure(&c->region, t);
 	if (row < 0)
 		return error_trace(row);
-	breaker_configure(&c->region, (uint32_t)row, breaker);
+	apply_breaker(c, (uint32_t)row, breaker, config->features.breaker);
 	keep[row] = true;
 	return row;
 }
@@ -107,7 +184,7 @@ static int apply_provider(
 		.available = usable,
 	};
 
-	return apply_target(c, p->name, NULL, &t, &p->breaker, keep);
+	return apply_target(c, config, p->name, NULL, &t, &p->breaker, keep);
 }
 
 static int apply_model(struct control *c, const struct config *config, const struct config_model *m,
@@ -124,7 +201,7 @@ static int apply_model(struct control *c, const struct config *config, const str
 		.available = usable,
 	};
 
-	return apply_target(c, provider, m->name, &t, &m->breaker, keep);
+	return apply_target(c, config, provider, m->name, &t, &m->breaker, keep);
 }
 
 /* A route may name models of which there is no row under "models". */
@@ -140,14 +217,11 @@ static int apply_route_target(struct control *c, const struct config *config,
 		.capabilities = TARGET_CAPABILITIES,
 		.available = usable,
 	};
-	char name[TARGET_NAME_TEXT];
-	uint32_t row;
+	uint32_t row = apply_find_target(c, p->name, from->model);
 
-	snprintf(name, sizeof(name), "%s/%s", p->name, from->model);
-	row = target_find(&c->region, str_of(name), NULL);
 	if (row != TARGET_NONE && keep[row])
 		return (int)row;
-	return apply_target(c, p->name, from->model, &t, &p->breaker, keep);
+	return apply_target(c, config, p->name, from->model, &t, &p->breaker, keep);
 }
 
 static int apply_route(struct control *c, const struct config *config,
@@ -178,11 +252,55 @@ static int apply_route(struct control *c, const struct config *config,
 	return 0;
 }
 
+static void apply_mark(const struct control *c, const char *provider, const char *model, bool *keep)
+{
+	uint32_t row = apply_find_target(c, provider, model);
+
+	if (row != TARGET_NONE)
+		keep[row] = true;
+}
+
+/* Those that the configuration names, and those that routes in force lead to: clients go by them. */
+static void apply_mark_targets(const struct control *c, const struct config *config, bool *keep)
+{
+	struct router_route route;
+
+	for (unsigned i = 0; i < config->provider_count; i++)
+		apply_mark(c, config->providers[i].name, NULL, keep);
+	for (unsigned i = 0; i < config->model_count; i++)
+		apply_mark(c, config->providers[config->models[i].provider].name,
+			config->models[i].name, keep);
+	for (unsigned i = 0; i < config->route_count; i++)
+		for (unsigned k = 0; k < config->routes[i].target_count; k++)
+			apply_mark(c, config->providers[config->routes[i].targets[k].provider].name,
+				config->routes[i].targets[k].model, keep);
+	for (uint32_t i = 0; i < c->region.routes; i++) {
+		if (!router_view(&c->region, i, &route))
+			continue;
+		for (unsigned k = 0; k < route.count; k++)
+			if (route.target[k].row < c->region.targets)
+				keep[route.target[k].row] = true;
+	}
+}
+
+/* Frees the rows of targets that are no longer wanted, as those that clients named: before new ones
+ * are made, so that these find room. */
+static int apply_retire_targets(struct control *c, const struct config *config)
+{
+	aux_cleanup(freep) bool *keep = calloc(c->region.targets, sizeof(*keep));
+
+	if (!keep)
+		return error_origin(-ENOMEM);
+	apply_mark_targets(c, config, keep);
+	target_retire(&c->region, keep);
+	return 0;
+}
+
 static int apply_targets(struct control *c, const struct config *config, const bool *usable)
 {
 	aux_cleanup(freep) bool *target = calloc(c->region.targets, sizeof(*target));
 	aux_cleanup(freep) bool *route = calloc(c->region.routes, sizeof(*route));
-	int r = target && route ? 0 : error_origin(-ENOMEM);
+	int r = target && route ? apply_retire_targets(c, config) : error_origin(-ENOMEM);
 
 	for (unsigned i = 0; r >= 0 && i < config->provider_count; i++)
 		r = apply_provider(c, config, i, !usable || usable[i], target);
@@ -202,6 +320,38 @@ static int apply_targets(struct control *c, const struct config *config, const b
 
 /* ---- all of it ---- */
 
+/* A template is checked under some name. */
+static bool apply_is_valid(const struct config_limit *l)
+{
+	static const char any[] = { 'x', LAYOUT_NAME_JOIN, 'x', '\0' };
+	struct bucket_limit limit = apply_limit(l);
+
+	if (!l->name)
+		limit.name = str_make(any, l->scope & (l->scope - 1) ? 3 : 1);
+	return bucket_limit_is_valid(&limit);
+}
+
+static int apply_check_limit(const struct config_limit *l)
+{
+	if (apply_is_valid(l))
+		return 0;
+	log_error("limit out of range: burst or window is too large scope=%s name=%s resource=%s",
+		bucket_scope_name(l->scope), l->name ? l->name : "(each)",
+		bucket_resource_name(l->resource));
+	return error_origin(-ERANGE);
+}
+
+static int apply_check_limits(const struct config *config)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < config->limit_count; i++)
+		r = apply_check_limit(&config->limits[i]);
+	for (unsigned i = 0; r == 0 && i < config->template_count; i++)
+		r = apply_check_limit(&config->templates[i]);
+	return r;
+}
+
 /* Whether all can be set: room and ranges. */
 static int apply_check(const struct control *c, const struct config *config)
 {
@@ -218,37 +368,69 @@ static int apply_check(const struct control *c, const struct config *config)
 			targets, config->route_count, c->region.targets, c->region.routes);
 		return error_origin(-ENOSPC);
 	}
-	for (unsigned i = 0; i < config->limit_count; i++) {
-		const struct config_limit *l = &config->limits[i];
-		const struct bucket_limit limit = apply_limit(l);
-
-		if (!bucket_limit_is_valid(&limit)) {
-			log_error("limit out of range: burst or window is too large scope=%s "
-				  "name=%s resource=%s",
-				bucket_scope_name(l->scope), l->name,
-				bucket_resource_name(l->resource));
-			return error_origin(-ERANGE);
-		}
+	if (config->template_count > c->region.templates ||
+		config->template_count > LAYOUT_TEMPLATES) {
+		log_error("too many templates of limits: %u configured, room for %u",
+			config->template_count, c->region.templates);
+		return error_origin(-ENOSPC);
 	}
-	return 0;
+	return apply_check_limits(config);
 }
 
-int control_configure(struct control *c, const struct config *config, const bool *usable)
+static int apply_all(struct control *c, const struct config *config, const bool *usable,
+	uint32_t *rows, uint64_t now_ns)
 {
-	uint64_t now_ns = clock_boottime_ns();
-	int r = apply_check(c, config);
+	int r = apply_limits(c, config, rows, now_ns);
 
-	if (r == 0)
-		r = apply_limits(c, config, now_ns);
 	if (r == 0)
 		r = apply_targets(c, config, usable);
 	if (r == 0)
 		bucket_roll(&c->region, now_ns, clock_unix_ns());
+	return error_trace(r);
+}
+
+/* What is in force stays in force: what failed half-way is undone. */
+static void apply_restore(struct control *c, uint64_t now_ns)
+{
+	int r = c->config ? apply_all(c, c->config, c->usable, c->limit_row, now_ns) : 0;
+
 	if (r < 0)
+		log_error("the limits of the old configuration are not complete: restart llmkitd "
+			  "errno=%d (%s)",
+			-r, strerror(-r));
+}
+
+static bool *apply_copy_usable(const struct config *config, const bool *usable)
+{
+	bool *copy = calloc(config->provider_count + 1, sizeof(*copy));
+
+	for (unsigned i = 0; copy && i < config->provider_count; i++)
+		copy[i] = !usable || usable[i];
+	return copy;
+}
+
+int control_configure(struct control *c, const struct config *config, const bool *usable)
+{
+	aux_cleanup(freep) uint32_t *rows = calloc(config->limit_count + 1, sizeof(*rows));
+	aux_cleanup(freep) bool *copy = apply_copy_usable(config, usable);
+	uint64_t now_ns = clock_boottime_ns();
+	int r = rows && copy ? apply_check(c, config) : error_origin(-ENOMEM);
+
+	if (r == 0) {
+		r = apply_all(c, config, copy, rows, now_ns);
+		if (r < 0)
+			apply_restore(c, now_ns);
+	}
+	if (r < 0) {
 		log_error("limits or targets not set errno=%d (%s)", -r, strerror(-r));
-	else
-		c->config = config;
-	return r;
+		return r;
+	}
+	free(c->limit_row);
+	free(c->usable);
+	c->limit_row = steal_ptr(rows);
+	c->usable = steal_ptr(copy);
+	c->config = config;
+	return 0;
 }
 
 /* ---- while it runs ---- */
@@ -265,18 +447,22 @@ static void apply_tell_limit(struct control *c, uint32_t row, uint64_t limit, ui
 	event_add(&c->region, &event);
 }
 
-/* A provider that names a lower limit is believed; a higher one only where that is asked for. */
-static void apply_follow(struct control *c, const struct config_limit *l, uint64_t now_ns)
+/* A provider that names a lower limit is believed; a higher one than ours only where that is asked
+ * for: else it ends what a lower one has brought. */
+static void apply_follow(
+	struct control *c, const struct config_limit *l, uint32_t row, uint64_t now_ns)
 {
-	uint32_t row = apply_find(&c->region, l);
-	uint64_t heard = row != BUCKET_NONE ? bucket_heard(&c->region, row) : 0;
+	uint64_t heard = bucket_heard(&c->region, row);
 	struct bucket_limit limit = apply_limit(l);
+	struct bucket_view v;
 
-	if (!heard || (heard > l->limit && !l->automatic))
+	if (!heard || !bucket_view(&c->region, row, now_ns, &v))
 		return;
+	if (!l->automatic)
+		heard = min_u64(heard, l->limit);
 	limit.limit = heard;
 	limit.burst = l->automatic ? heard : min_u64(l->burst, heard);
-	if (bucket_configure(&c->region, &limit, now_ns) < 0)
+	if (v.limit == heard || bucket_configure(&c->region, &limit, now_ns) < 0)
 		return;
 	log_notice("limit follows the provider scope=%s name=%s resource=%s limit=%llu configured="
 		   "%llu",
@@ -291,7 +477,7 @@ void control_apply_beat(struct control *c, uint64_t now_ns)
 	breaker_tell(&c->region, now_ns);
 	hold_audit(&c->region);
 	for (unsigned i = 0; c->config && i < c->config->limit_count; i++)
-		apply_follow(c, &c->config->limits[i], now_ns);
+		apply_follow(c, &c->config->limits[i], c->limit_row[i], now_ns);
 }
 
 int control_resolve(struct control *c, const struct bucket_names *names)
@@ -314,19 +500,53 @@ static enum status act_on_breaker(struct control *c, struct str verb, uint32_t r
 	return STATUS_OK;
 }
 
-/* The row whose label, as refusals name it, this is. */
-static uint32_t act_find_limit(const struct control *c, struct str name, uint64_t now_ns)
+static bool act_split(
+	struct str label, uint64_t *scope, enum bucket_resource *resource, struct str *name)
 {
-	struct bucket_view v;
-	char label[256];
+	const char *first = memchr(label.data, ' ', label.length);
+	const char *last = memrchr(label.data, ' ', label.length);
+	const char *end = label.data + label.length;
 
-	for (uint32_t i = 0; i < c->region.buckets; i++) {
-		if (!bucket_view(&c->region, i, now_ns, &v))
-			continue;
-		snprintf(label, sizeof(label), "%s %s %s", bucket_scope_name(v.scope), v.name,
-			bucket_resource_name(v.resource));
-		if (str_is(name, label))
-			return i;
+	if (!first || first == last)
+		return false;
+	*name = str_make(first + 1, (size_t)(last - first) - 1);
+	for (*scope = 1; *scope < BUCKET_SCOPE_MASKS; ++*scope)
+		if (str_is(str_make(label.data, (size_t)(first - label.data)),
+			    bucket_scope_name(*scope)))
+			break;
+	for (*resource = 0; *resource < BUCKET_RESOURCES; ++*resource)
+		if (str_is(str_make(last + 1, (size_t)(end - last) - 1),
+			    bucket_resource_name(*resource)))
+			break;
+	return bucket_scope_is_valid(*scope) && *resource < BUCKET_RESOURCES;
+}
+
+/* The row whose label, as refusals name it, this is: "SCOPE NAME RESOURCE". Of two names joined by '@'
+ * either may hold that character: the first split that there is. */
+static uint32_t act_find_limit(const struct control *c, struct str label)
+{
+	enum bucket_resource resource;
+	char joined[LAYOUT_NAME_MAX];
+	struct str name;
+	uint64_t scope;
+
+	if (!act_split(label, &scope, &resource, &name) || name.length >= sizeof(joined))
+		return BUCKET_NONE;
+	memcpy(joined, name.data, name.length);
+	for (size_t i = 0; i < name.length; i++) {
+		struct bucket_set set = { 0 };
+
+		if ((scope & (scope - 1)) != 0) {
+			if (joined[i] != '@')
+				continue;
+			joined[i] = LAYOUT_NAME_JOIN;
+		}
+		if (bucket_set_add(
+			    &set, &c->region, scope, resource, str_make(joined, name.length)))
+			return set.index[0];
+		if ((scope & (scope - 1)) == 0)
+			break;
+		joined[i] = '@';
 	}
 	return BUCKET_NONE;
 }
@@ -335,7 +555,7 @@ static enum status act_on_limit(
 	struct control *c, struct str verb, struct str name, struct buffer *why)
 {
 	uint64_t now_ns = clock_boottime_ns();
-	uint32_t row = act_find_limit(c, name, now_ns);
+	uint32_t row = act_find_limit(c, name);
 
 	if (row == BUCKET_NONE) {
 		buffer_printf(why, "no limit \"%.*s\"; llmkit limits lists them", STR_ARG(name));
@@ -362,7 +582,7 @@ enum status control_act(struct control *c, struct str verb, struct str name, str
 	row = target_find(&c->region, name, NULL);
 	if (row == TARGET_NONE) {
 		buffer_printf(why, "no target \"%.*s\"; llmkit breakers lists them", STR_ARG(name));
-		return STATUS_BAD_REQUEST;
+		return STATUS_UNKNOWN_MODEL;
 	}
 	log_notice("operator: %.*s %.*s", STR_ARG(verb), STR_ARG(name));
 	return act_on_breaker(c, verb, row);

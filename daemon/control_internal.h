@@ -15,9 +15,13 @@ struct control {
 	struct timebase_tracker timebase;
 	struct loop_timer heartbeat;
 	uint64_t beats;
-	uint64_t owner;              /* of the daemon's own holds */
-	struct list orphans;         /* processes that live without a socket of ours */
-	const struct config *config; /* in force; the catalog's, NULL before the first */
+	uint64_t owner;      /* of the daemon's own holds */
+	struct list orphans; /* processes that live without a socket of ours */
+	/* In force: the catalog's, NULL before the first; whether its providers can be used; the
+	 * rows of its limits. */
+	const struct config *config;
+	bool *usable;
+	uint32_t *limit_row;
 };
 
 /* control_members.c */

@@ -149,34 +149,42 @@ void control_leave(struct control *c, int row)
 	orphan_add(c, (uint32_t)row);
 }
 
-/* At adoption all rows, later those without a socket of ours. */
-static void members_bury_dead(struct control *c, bool all)
+/* Those without a socket of ours. */
+static void members_bury_dead(struct control *c)
 {
 	struct participant_view view;
 
 	for (uint32_t i = 0; i < c->region.participants; i++)
-		if (participant_view(&c->region, i, &view) && view.state != PARTICIPANT_FREE &&
-			(all || view.state == PARTICIPANT_ORPHAN) &&
+		if (participant_view(&c->region, i, &view) && view.state == PARTICIPANT_ORPHAN &&
 			!member_is_alive(view.pid, view.start)) {
 			orphan_forget(c, i);
 			member_bury(c, i);
 		}
 }
 
-int control_members_init(struct control *c)
+/* All of them: one that dies meanwhile is buried like any other. Returns how many live. */
+static unsigned members_watch(struct control *c)
 {
 	struct participant_view view;
-	uint32_t living;
+	unsigned living = 0;
+
+	for (uint32_t i = 0; i < c->region.participants; i++) {
+		if (!participant_view(&c->region, i, &view) || view.state == PARTICIPANT_FREE)
+			continue;
+		orphan_add(c, i);
+		living += participant_owner(&c->region, i) != 0;
+	}
+	return living;
+}
+
+int control_members_init(struct control *c)
+{
+	unsigned living = members_watch(c);
 	int row;
 
-	members_bury_dead(c, true);
-	living = participant_adopt(&c->region, member_is_alive);
 	hold_reap_strays(&c->region, clock_boottime_ns());
 	if (living)
 		log_notice("clients of an earlier daemon are alive: %u", living);
-	for (uint32_t i = 0; i < c->region.participants; i++)
-		if (participant_view(&c->region, i, &view) && view.state == PARTICIPANT_ORPHAN)
-			orphan_add(c, i);
 	row = control_claim(c, getpid(), geteuid(), &c->owner);
 	return row < 0 ? error_trace(row) : 0;
 }
@@ -191,6 +199,6 @@ void control_members_beat(struct control *c)
 {
 	if (c->beats % MEMBERS_REAP_BEATS)
 		return;
-	members_bury_dead(c, false);
+	members_bury_dead(c);
 	hold_reap_strays(&c->region, clock_boottime_ns());
 }

@@ -22,7 +22,8 @@
 struct pipeline {
 	struct loop *loop;
 	struct attempt_scene scene; /* the region, and the daemon's part in it */
-	uint64_t random;            /* state of pipeline_random() */
+	struct demand demand;
+	uint64_t random; /* state of pipeline_random() */
 	struct catalog *catalog;
 	struct buffer head; /* scratch for one request's head; wiped after each use */
 	struct list requests;
@@ -151,6 +152,8 @@ static enum verdict step_route(struct request *r)
 	if (!r->ask.model.length && !r->ask.route.length && *model) {
 		r->model = strdup(model);
 		r->ask.model = str_of(r->model);
+		if (!r->model)
+			outcome = error_origin(-ENOMEM);
 	}
 	if (outcome == 0)
 		outcome =
@@ -306,8 +309,8 @@ static void request_hear_refusal(struct request *r, enum status status)
 {
 	struct feedback silence = FEEDBACK_NULL;
 
-	attempt_hear(&r->pipeline->scene, r, r->feedback ? r->feedback : &silence, status,
-		pipeline_random(r->pipeline));
+	r->failure.retry_after_ns = attempt_hear(&r->pipeline->scene, r,
+		r->feedback ? r->feedback : &silence, status, pipeline_random(r->pipeline));
 	free(r->feedback);
 	r->feedback = NULL;
 }
@@ -332,6 +335,15 @@ static enum status request_decoded(const struct request *r, enum status status)
 	return r->pack_error == -EMSGSIZE ? STATUS_ANSWER_TOO_LARGE : STATUS_NO_MEMORY;
 }
 
+/* An answer that began well. Some say in it that a limit is used up. */
+static enum verdict request_fail_answer(
+	struct request *r, enum status status, const struct msg_error *error)
+{
+	if (status == STATUS_PROVIDER_LIMITED)
+		request_hear_refusal(r, status);
+	return request_fail_error(r, status, error);
+}
+
 static void request_on_body(void *context, struct exchange *x, struct str bytes)
 {
 	struct request *r = context;
@@ -349,9 +361,20 @@ static void request_on_body(void *context, struct exchange *x, struct str bytes)
 	}
 	status = request_decoded(r, format_decoder_feed(r->decoder, r->as_stream, bytes, &error));
 	if (status != STATUS_OK)
-		request_resume(r, request_fail_error(r, status, &error));
+		request_resume(r, request_fail_answer(r, status, &error));
 	else
 		attempt_progress(&r->pipeline->scene, r);
+}
+
+/* An answer that is not 2xx, or what has come of it. */
+static enum verdict request_refused(struct request *r)
+{
+	struct msg_error error = { 0 };
+	enum status status = format_decoder_classify(
+		r->decoder, r->http_status, buffer_str(&r->error_body), &error);
+
+	request_hear_refusal(r, status);
+	return request_fail_error(r, status, &error);
 }
 
 static enum verdict request_finish_answer(struct request *r)
@@ -360,16 +383,12 @@ static enum verdict request_finish_answer(struct request *r)
 	struct msg_end end = { 0 };
 	enum status status;
 
-	if (r->http_status / 100 != 2) {
-		status = format_decoder_classify(
-			r->decoder, r->http_status, buffer_str(&r->error_body), &error);
-		request_hear_refusal(r, status);
-		return request_fail_error(r, status, &error);
-	}
+	if (r->http_status / 100 != 2)
+		return request_refused(r);
 	status = request_decoded(
 		r, format_decoder_finish(r->decoder, r->as_stream, &r->usage, &end, &error));
 	if (status != STATUS_OK)
-		return request_fail_error(r, status, &error);
+		return request_fail_answer(r, status, &error);
 	snprintf(r->finish_reason, sizeof(r->finish_reason), "%.*s", STR_ARG(end.finish_reason));
 	return NEXT;
 }
@@ -385,10 +404,11 @@ static void request_on_end(void *context, struct exchange *x, enum status status
 		request_resume(r, request_finish_answer(r));
 		return;
 	}
-	/* A refusal counts also when the rest of its body got lost. */
-	if (r->http_status == 429)
-		request_hear_refusal(r, STATUS_PROVIDER_LIMITED);
-	request_resume(r, request_fail_error(r, status, &error));
+	/* A refusal is one also when the rest of its body got lost. */
+	if (status != STATUS_NO_MEMORY && r->http_status && r->http_status / 100 != 2)
+		request_resume(r, request_refused(r));
+	else
+		request_resume(r, request_fail_error(r, status, &error));
 }
 
 /* Whether another target could do what this one could not. */
@@ -412,9 +432,24 @@ static bool status_is_worth_another_target(enum status status)
 	}
 }
 
+/* Who does not wait for the rest of a refusal has seen it all the same. */
+static void request_hear_unheard(struct request *r)
+{
+	uint64_t retry_after_ns = r->failure.retry_after_ns;
+	struct msg_error error = { 0 };
+
+	if (!r->feedback || !r->decoder)
+		return;
+	request_hear_refusal(r,
+		format_decoder_classify(
+			r->decoder, r->http_status, buffer_str(&r->error_body), &error));
+	r->failure.retry_after_ns = retry_after_ns;
+}
+
 /* Ends the attempt: its connection, its decoder, and a budget it did not use. */
 static void request_end_attempt(struct request *r)
 {
+	request_hear_unheard(r);
 	if (r->exchange) {
 		r->sent = exchange_has_sent(r->exchange);
 		exchange_abort(r->exchange);
@@ -429,17 +464,53 @@ static void request_end_attempt(struct request *r)
 	attempt_end(&r->pipeline->scene, r, pipeline_random(r->pipeline));
 }
 
+/* Refused for a time: by a limit, a pause or a breaker. */
+static bool failure_is_a_wait(const struct request_failure *f)
+{
+	return (f->status == STATUS_LIMITED || f->status == STATUS_CIRCUIT_OPEN) &&
+		f->retry_after_ns > 0;
+}
+
+/* The least wait of the chain is what a client should know. */
+static void request_keep_wait(struct request *r)
+{
+	if (!failure_is_a_wait(&r->failure) ||
+		(r->soonest.status && r->soonest.retry_after_ns <= r->failure.retry_after_ns))
+		return;
+	failure_reset(&r->soonest);
+	r->soonest = r->failure;
+	r->failure = (struct request_failure){ 0 };
+	r->soonest_attempt = r->attempt;
+}
+
+/* Where the last target, too, only has to be waited for. */
+static void request_tell_soonest(struct request *r)
+{
+	if (!r->soonest.status ||
+		(r->failure.status != STATUS_LIMITED && r->failure.status != STATUS_CIRCUIT_OPEN) ||
+		(failure_is_a_wait(&r->failure) &&
+			r->failure.retry_after_ns <= r->soonest.retry_after_ns))
+		return;
+	failure_reset(&r->failure);
+	r->failure = r->soonest;
+	r->soonest = (struct request_failure){ 0 };
+	r->attempt = r->soonest_attempt;
+}
+
 static enum verdict step_judge(struct request *r)
 {
 	enum status status = r->failure.status;
 
 	request_end_attempt(r);
 	if (status == STATUS_OK || r->delivered || r->attempt + 1 >= r->target_count ||
-		!status_is_worth_another_target(status))
+		!status_is_worth_another_target(status)) {
+		request_tell_soonest(r);
 		return NEXT;
+	}
 	log_info("request falls back id=%llu from=%s because=%s", (unsigned long long)r->id,
 		request_provider(r)->config->name, status_name(status));
 	counter_add(r->pipeline->scene.region, COUNTER_fallbacks, 1);
+	request_keep_wait(r);
 	r->attempt++;
 	r->sent = false;
 	r->received = 0;
@@ -475,6 +546,7 @@ static void request_free(struct request *r)
 	list_unlink(&r->node);
 	list_unlink(&r->all);
 	failure_reset(&r->failure);
+	failure_reset(&r->soonest);
 	buffer_deinit(&r->body);
 	free(r->target);
 	free(r->frame);
@@ -673,7 +745,11 @@ int pipeline_new(struct pipeline **out, struct loop *loop, struct region *region
 	if (getrandom(&p->random, sizeof(p->random), 0) != sizeof(p->random))
 		p->random = clock_boottime_ns();
 	p->loop = loop;
-	p->scene = (struct attempt_scene){ .region = region, .owner = owner };
+	p->scene = (struct attempt_scene){
+		.region = region,
+		.owner = owner,
+		.demand = &p->demand,
+	};
 	p->catalog = catalog_ref(catalog);
 	list_init(&p->requests);
 	*out = p;
@@ -697,6 +773,7 @@ void pipeline_set_catalog(struct pipeline *p, struct catalog *catalog)
 	catalog_ref(catalog);
 	catalog_unref(p->catalog);
 	p->catalog = catalog;
+	demand_forget(&p->demand);
 }
 
 void pipeline_drain(struct pipeline *p, void (*idle)(void *context), void *context)

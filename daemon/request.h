@@ -81,6 +81,8 @@ struct request {
 	struct msg_usage usage;
 	char finish_reason[32];
 	struct request_failure failure;
+	struct request_failure soonest; /* of attempts that were refused for a time: the least */
+	unsigned soonest_attempt;
 };
 
 /* accessors; a target is there from ROUTE on */

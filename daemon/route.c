@@ -175,24 +175,26 @@ int route_resolve(const struct config *config, struct str model, struct str rout
 
 /* ---- order ---- */
 
+void route_find_row(
+	const struct region *region, const struct config *config, struct route_target *t)
+{
+	const char *provider = config->providers[t->provider].name;
+	char name[TARGET_NAME_TEXT];
+	uint64_t key = 0;
+	int n = snprintf(name, sizeof(name), "%s/%.*s", provider, STR_ARG(t->model));
+
+	t->provider_row = target_find(region, str_of(provider), &t->key);
+	t->row = n < (int)sizeof(name) ? target_find(region, str_make(name, (size_t)n), &key) :
+					 TARGET_NONE;
+	if (t->row != TARGET_NONE)
+		t->key = key;
+}
+
 void route_find_rows(
 	const struct region *region, const struct config *config, struct route_chain *chain)
 {
-	char name[TARGET_NAME_TEXT];
-	uint64_t key = 0;
-
-	for (unsigned i = 0; i < chain->count; i++) {
-		struct route_target *t = &chain->target[i];
-		const char *provider = config->providers[t->provider].name;
-		int n = snprintf(name, sizeof(name), "%s/%.*s", provider, STR_ARG(t->model));
-
-		t->provider_row = target_find(region, str_of(provider), &t->key);
-		t->row = n < (int)sizeof(name) ?
-			target_find(region, str_make(name, (size_t)n), &key) :
-			TARGET_NONE;
-		if (t->row != TARGET_NONE)
-			t->key = key;
-	}
+	for (unsigned i = 0; i < chain->count; i++)
+		route_find_row(region, config, &chain->target[i]);
 }
 
 struct router_query route_query(const struct route_chain *chain)

@@ -47,7 +47,10 @@ enum route_outcome {
 int route_resolve(const struct config *config, struct str model, struct str route,
 	struct route_chain *chain, struct buffer *why);
 
-/* The rows of the region that the chain's targets have. */
+/* The rows of the region that the target has now. */
+void route_find_row(
+	const struct region *region, const struct config *config, struct route_target *target);
+/* The same for all of the chain. */
 void route_find_rows(
 	const struct region *region, const struct config *config, struct route_chain *chain);
 

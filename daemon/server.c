@@ -28,6 +28,8 @@
 #include "shm/counters.h"
 
 #define SERVER_RING_ENTRIES 256
+/* Of a STATUS_REPLY: everybody may ask for one, and users can be many. The region has them all. */
+#define SERVER_STATUS_LIMITS 1000
 
 struct server {
 	const char *config_path;
@@ -81,11 +83,13 @@ static void server_status_limits(const struct server *s, struct json *j)
 	const struct region *region = control_region(s->control);
 	uint64_t now_ns = clock_boottime_ns();
 	struct bucket_view view;
+	unsigned listed = 0;
 
 	json_array_begin(j, "limits");
-	for (uint32_t i = 0; i < region->buckets; i++) {
+	for (uint32_t i = 0; i < region->buckets && listed < SERVER_STATUS_LIMITS; i++) {
 		if (!bucket_view(region, i, now_ns, &view))
 			continue;
+		listed++;
 		json_object_begin(j, NULL);
 		json_str(j, "scope", str_of(bucket_scope_name(view.scope)));
 		/* Participants may have written anything here. */
@@ -162,16 +166,24 @@ static int server_configure(struct server *s, const struct catalog *catalog)
 	return control_configure(s->control, config, usable);
 }
 
-/* Limits or access that are not enforced as configured are worse than old ones. */
-static int server_enforce(struct server *s, const struct catalog *catalog)
+static int server_set_access(struct server *s, const struct catalog *catalog)
 {
 	const struct config *config = catalog->config;
-	int r = server_configure(s, catalog);
 
-	if (r == 0)
-		r = listener_set_access(s->listener, &config->access, config->connections_per_uid);
-	if (r < 0 && server_configure(s, s->catalog) < 0)
-		log_error("the limits of the old configuration are not complete: restart llmkitd");
+	return listener_set_access(s->listener, &config->access, config->connections_per_uid);
+}
+
+/* Limits or access that are not enforced as configured are worse than old ones. The last step is the
+ * one that keeps the configuration: it undoes itself when it fails. */
+static int server_enforce(struct server *s, const struct catalog *catalog)
+{
+	int r = server_set_access(s, catalog);
+
+	if (r < 0)
+		return error_trace(r);
+	r = server_configure(s, catalog);
+	if (r < 0 && server_set_access(s, s->catalog) < 0)
+		log_error("who may connect is as in the new configuration: restart llmkitd");
 	return error_trace(r);
 }
 

@@ -244,13 +244,18 @@ static void session_on_resolve(struct session *s, const struct frame_header *h, 
 		session_refuse(s, r < 0 ? STATUS_NO_MEMORY : STATUS_PROTOCOL, why);
 		return;
 	}
+	if (conn_peer(s->conn)->role != LISTENER_PARTICIPANT) {
+		session_done(s, h, STATUS_REFUSED, str_of("observers have no limits of their own"));
+		return;
+	}
 	names = (struct bucket_names){
 		.user = m.user, .model = m.model, .provider = m.provider, .key = m.key
 	};
 	r = control_resolve(s->table->control, &names);
 	if (r == -ENAMETOOLONG)
 		session_done(s, h, STATUS_BAD_REQUEST,
-			str_of("a name is too long to have a limit: two together have 158 bytes"));
+			str_of("a name is too long to have a limit (two together have 158 bytes) or has a "
+			       "byte 0x1f"));
 	else if (r < 0)
 		session_done(s, h, STATUS_BUSY,
 			str_of("the table of limits is full of limits in use: raise "

@@ -1,8 +1,11 @@
 #include "proto/feedback.h"
+#include <stdio.h>
 #include <time.h>
 #include "libclient/resolved.h"
+#include "shm/bucket_follow.h"
 #include "shm/bucket_table.h"
 #include "shm/estimate.h"
+#include "shm/target.h"
 
 #define HOUR_NS (3600 * NSEC_PER_SEC)
 #define MINUTE_NS (60 * NSEC_PER_SEC)
@@ -83,26 +86,40 @@ static enum feedback_window feedback_window(uint64_t window_ns, uint64_t *exact_
 	return FEEDBACK_MONTH;
 }
 
-/* What the answer says of one limit. A user's own is nothing that the provider knows. */
-static void feedback_apply(const struct region *region, uint32_t row, const struct feedback *f,
-	uint64_t wait_ns, uint64_t now_ns)
+/* What the answer says of one limit, which is followed as in the daemon. */
+static void feedback_apply(const struct region *region, const struct bucket_set *set, uint32_t i,
+	const struct feedback *f, uint64_t now_ns)
 {
+	struct bucket_set one = { .count = 1,
+		.index = { set->index[i] },
+		.key = { set->key[i] },
+		.resource = { set->resource[i] } };
 	const struct feedback_level *level;
 	struct bucket_view view;
 	enum feedback_axis axis;
 	uint64_t exact_ns;
 
-	if (!bucket_view(region, row, now_ns, &view) || view.scope & BUCKET_SCOPE_USER)
-		return;
-	if (wait_ns > 0)
-		bucket_pause(region, row, now_ns + wait_ns, now_ns);
-	if (!feedback_axis(view.resource, &axis))
+	if (!feedback_axis(set->resource[i], &axis) ||
+		!bucket_view(region, set->index[i], now_ns, &view))
 		return;
 	level = &f->level[feedback_window(view.window_ns, &exact_ns)][axis];
-	if (level->has_limit && level->has_remaining && level->remaining <= level->limit)
-		bucket_raise(region, row, level->limit - level->remaining, now_ns);
-	if (level->has_limit && view.window_ns == exact_ns)
-		bucket_hear(region, row, level->limit);
+	bucket_follow(region, &one, set->resource[i], exact_ns,
+		level->has_limit ? level->limit : BUCKET_FOLLOW_UNSAID,
+		level->has_remaining ? level->remaining : BUCKET_FOLLOW_UNSAID, now_ns);
+}
+
+/* For all processes of the host: limits, and the target itself, which may have none. */
+static void feedback_pause(const struct llmkit_limits *limits, const struct resolved *s,
+	uint64_t until_ns, uint64_t now_ns)
+{
+	const struct region *region = &s->mapping->region;
+	const char *provider = limits->scope.provider, *model = limits->scope.model;
+	char name[TARGET_NAME_TEXT];
+
+	bucket_pause_set(region, &s->set, until_ns, now_ns);
+	if (provider && model &&
+		snprintf(name, sizeof(name), "%s/%s", provider, model) < (int)sizeof(name))
+		target_pause(region, target_find(region, str_of(name), NULL), until_ns, now_ns);
 }
 
 int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
@@ -122,7 +139,9 @@ int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
 		return r;
 	wait = feedback_wait(limits, http_status, &f, now);
 	for (uint32_t i = 0; i < s->set.count; i++)
-		feedback_apply(&s->mapping->region, s->set.index[i], &f, wait, now);
+		feedback_apply(&s->mapping->region, &s->set, i, &f, now);
+	if (wait > 0)
+		feedback_pause(limits, s, now + wait, now);
 	if (wait_ns)
 		*wait_ns = wait;
 	return LLMKIT_OK;

@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <stddef.h>
 #include <string.h>
 #include "libclient/acquire.h"
 
@@ -26,9 +27,11 @@ static void lease_store(struct llmkit_lease *to, const struct lease *lease)
 	memcpy(to->opaque, lease, sizeof(*lease));
 }
 
+/* The first word tells whether it is one. */
+static_assert(offsetof(struct lease, limits) == 0, "lease_clear() clears limits");
 static void lease_clear(struct llmkit_lease *lease)
 {
-	*lease = (struct llmkit_lease){ 0 };
+	lease->opaque[0] = 0;
 }
 
 /* ---- beginning ---- */

@@ -6,9 +6,9 @@
 #include "proto/utf8.h"
 #include "shm/bucket_table.h"
 
-#define RESOLVE_TRIES 3  /* a reload, or another name's need for room, may come in between */
-#define RESOLVED_MAX 256 /* different sets one handle can see; more is a region gone mad */
-#define MISSING 1        /* the daemon has to make a limit */
+#define RESOLVE_TRIES 3   /* a reload, or another name's need for room, may come in between */
+#define RESOLVED_MAX 4096 /* different sets one handle can see; more is a region gone mad */
+#define MISSING 1         /* the daemon has to make a limit */
 
 /* ---- what callers hand over ---- */
 
@@ -27,7 +27,10 @@ bool limits_take_cost(const struct llmkit_cost *from, struct bucket_cost *out)
 {
 	struct llmkit_cost cost;
 
-	if (!limits_take_struct(&cost, sizeof(cost), from, from ? from->size : 0))
+	/* The usual caller's is this library's own: a copy of known size. */
+	if (aux_likely(from && from->size == sizeof(cost)))
+		cost = *from;
+	else if (!limits_take_struct(&cost, sizeof(cost), from, from ? from->size : 0))
 		return false;
 	*out = (struct bucket_cost){
 		.requests = cost.requests,

@@ -439,13 +439,15 @@ struct llmkit_header {
 
 /*
  * What the provider's answer says about its limits: a 429 (or a 503 or 529 with Retry-After) pauses
- * the limits of the scope that are not a user's, for as long as the answer asks or, if it does not,
- * for an exponential time; headers of what is left raise the debt of those with the same resource,
- * and those that name a limit are learned where the configuration wants that. Never loosens
- * anything. Call it for every answer, good ones too. error_body: NUL-terminated, as far as it
- * arrived; NULL: none. Headers of no interest are skipped. LLMKIT_OK, LLMKIT_E_ARGUMENT, and, when
- * a limit has to be made, what llmkit_limits_open() says. *wait_ns, which may be NULL: how long
- * nobody should send, 0: not asked for.
+ * the target of the scope's provider and model and, of the scope's limits that are not a user's,
+ * those of the model (else of the key, else of the provider), for as long as the answer asks or, if
+ * it does not, for an exponential time; headers of what is left raise the debt of all that have the
+ * same resource and are not a user's, until no more is left here, and those that name a limit are
+ * learned where the configuration wants that. Never loosens anything. Call it for every answer,
+ * good ones too. error_body: NUL-terminated, as far as it arrived; NULL: none. Headers of no
+ * interest are skipped. LLMKIT_OK, LLMKIT_E_ARGUMENT, and, when a limit has to be made, what
+ * llmkit_limits_open() says. *wait_ns, which may be NULL: how long nobody should send, 0: not asked
+ * for.
  */
 LLMKIT_EXPORT int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
 	const struct llmkit_header *headers, size_t count, const char *error_body,
@@ -533,10 +535,11 @@ struct llmkit_decision {
  * Decides where a call should go. Nothing is taken: that is what llmkit_allow() and
  * llmkit_lease_acquire() are for, at the first target; and if it will not, at the next. No system
  * call, but as for llmkit_acquire(). query NULL: all 0. LLMKIT_OK: at least one is usable.
- * LLMKIT_E_LIMITED: none, but one will be when wait_ns has passed. LLMKIT_E_NO_TARGET: none, for
- * reasons that time does not change; see each choice's. *out is filled in all three cases.
- * LLMKIT_E_ARGUMENT, LLMKIT_E_UNKNOWN_MODEL (no longer configured), LLMKIT_E_REGION, and when a
- * limit has to be made what llmkit_limits_open() says of it.
+ * LLMKIT_E_LIMITED: none, but one will be when wait_ns has passed (LLMKIT_WAIT_SETTLEMENT: when a
+ * call has ended or an operator closed a breaker). LLMKIT_E_NO_TARGET: none, for reasons that time
+ * does not change, such as a call that never fits; see each choice's. *out is filled in all three
+ * cases. LLMKIT_E_ARGUMENT, LLMKIT_E_UNKNOWN_MODEL (no longer configured), LLMKIT_E_REGION, and
+ * when a limit has to be made what llmkit_limits_open() says of it.
  */
 LLMKIT_EXPORT int llmkit_route(
 	llmkit_targets *targets, const struct llmkit_query *query, struct llmkit_decision *out);
@@ -550,8 +553,11 @@ typedef struct llmkit_ticket {
 /*
  * Asks the breakers of the target and its provider, and counts the call as in flight there.
  * LLMKIT_OK: call it, then llmkit_report() the outcome. LLMKIT_E_CIRCUIT_OPEN: not now, *wait_ns
- * (may be NULL) until it may be tried; LLMKIT_WAIT_SETTLEMENT: until a call in flight there ends. A
- * choice whose reason is "panic" is refused like any other while its breaker is open.
+ * (may be NULL) until it may be tried; LLMKIT_WAIT_SETTLEMENT: until a call in flight there ends or
+ * an operator closes it. LLMKIT_E_PROVIDER_LIMITED: its provider asked for a pause, which ends
+ * after *wait_ns. No breaker refuses the last one: when no other target of the name would be let
+ * through (available, not paused, its limits leave room for a request), or llmkit_route() named
+ * this one with the reason "panic" within the last second, only an operator's breaker refuses.
  * LLMKIT_E_NO_REGION for observers, LLMKIT_E_UNKNOWN_MODEL: no longer configured,
  * LLMKIT_E_ARGUMENT: no such target, or the ticket has not been reported.
  */

@@ -76,17 +76,26 @@ static int route_candidates(struct llmkit_targets *targets, const struct targets
 	return LLMKIT_OK;
 }
 
-static void route_choice(struct llmkit_targets *targets, unsigned target,
-	const struct router_choice *from, uint64_t output_tokens, struct llmkit_choice *out)
+/* A wait that no time ends has one name here. */
+static uint64_t route_wait(uint64_t wait_ns)
 {
-	const struct target_entry *entry = targets_entry(targets, target);
+	return wait_ns < BREAKER_WAIT_FOREVER ? wait_ns : LLMKIT_WAIT_SETTLEMENT;
+}
 
+static void route_choice(struct llmkit_targets *targets, unsigned target,
+	const struct router_choice *from, uint64_t output_tokens, uint64_t now_ns,
+	struct llmkit_choice *out)
+{
+	struct target_entry *entry = targets_entry(targets, target);
+
+	if (aux_unlikely(from->reason == ROUTER_PANIC))
+		atomic_store_explicit(&entry->panic_ns, now_ns, memory_order_relaxed);
 	*out = (struct llmkit_choice){
 		.target = target,
 		.provider = entry->provider,
 		.model = entry->model,
 		.reason = router_reason_name(from->reason),
-		.wait_ns = from->wait_ns,
+		.wait_ns = route_wait(from->wait_ns),
 		.first_token_us = from->first_token_us,
 		.total_us = from->total_us,
 		.cost_nanousd = from->cost_nanousd,
@@ -95,25 +104,42 @@ static void route_choice(struct llmkit_targets *targets, unsigned target,
 	};
 }
 
-static bool route_time_will_do(enum router_reason reason)
+/* Whether it is out for what time, a settlement or an operator changes. A limit that is in use and
+ * one that the call never fits look the same in the choice. */
+static bool route_may_change(const struct region *region, const struct router_query *q,
+	const struct router_candidate *candidate, const struct router_choice *choice,
+	uint64_t now_ns)
 {
-	return reason == ROUTER_OUT_BUDGET || reason == ROUTER_OUT_BREAKER;
+	const struct bucket_cost cost = { .requests = 1,
+		.input_tokens = q->input_tokens,
+		.output_tokens = q->output_tokens,
+		.nanousd = choice->cost_nanousd < 0 ? 0 : (uint64_t)choice->cost_nanousd };
+
+	if (choice->reason == ROUTER_OUT_BUDGET && choice->wait_ns == UINT64_MAX)
+		return bucket_peek(region, candidate->limits, &cost, now_ns).outcome !=
+			BUCKET_E_NEVER;
+	return choice->reason == ROUTER_OUT_BUDGET || choice->reason == ROUTER_OUT_BREAKER ||
+		choice->reason == ROUTER_OUT_PAUSED;
 }
 
 /* Nothing is usable: when something will be, if ever. */
-static int route_nothing(const struct router_decision *d, struct llmkit_decision *out)
+static int route_nothing(const struct region *region, const struct router_query *q,
+	const struct router_candidate *candidate, const struct router_decision *d, uint64_t now_ns,
+	struct llmkit_decision *out)
 {
 	uint64_t wait = UINT64_MAX;
-	bool will_do = false;
+	bool may_change = false;
 
 	for (unsigned i = 0; i < d->count; i++) {
-		if (!route_time_will_do((enum router_reason)d->choice[i].reason))
+		const struct router_choice *c = &d->choice[i];
+
+		if (!route_may_change(region, q, &candidate[c->candidate], c, now_ns))
 			continue;
-		will_do = true;
-		wait = min_u64(wait, d->choice[i].wait_ns);
+		may_change = true;
+		wait = min_u64(wait, c->wait_ns);
 	}
-	out->wait_ns = will_do ? wait : 0;
-	return will_do ? LLMKIT_E_LIMITED : LLMKIT_E_NO_TARGET;
+	out->wait_ns = may_change ? route_wait(wait) : 0;
+	return may_change ? LLMKIT_E_LIMITED : LLMKIT_E_NO_TARGET;
 }
 
 static bool route_take_query(const struct llmkit_query *from, struct llmkit_query *out)
@@ -148,8 +174,10 @@ int llmkit_route(
 	out->wait_ns = 0;
 	for (unsigned i = 0; i < d.count; i++)
 		route_choice(targets, found->place[d.choice[i].candidate].entry, &d.choice[i],
-			q.output_tokens, &out->choice[i]);
-	return d.usable > 0 ? LLMKIT_OK : route_nothing(&d, out);
+			q.output_tokens, now, &out->choice[i]);
+	if (aux_likely(d.usable > 0))
+		return LLMKIT_OK;
+	return route_nothing(&found->mapping->region, &q, candidate, &d, now, out);
 }
 
 /* ---- looking ---- */

@@ -5,7 +5,7 @@
 #include "proto/utf8.h"
 #include "shm/target.h"
 
-#define FOUND_MAX 256 /* different answers one handle can see; more is a region gone mad */
+#define FOUND_MAX 4096 /* different answers one handle can see; more is a region gone mad */
 
 struct names {
 	char name[LLMKIT_TARGETS_MAX][TARGET_NAME_TEXT];

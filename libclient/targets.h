@@ -19,8 +19,9 @@ static_assert(LLMKIT_TARGETS_MAX == ROUTER_CANDIDATES, "llmkit.h and shm/router.
 struct target_entry {
 	char *name; /* "provider/model" */
 	char *provider;
-	const char *model;     /* in name */
-	llmkit_limits *limits; /* NULL: an observer's */
+	const char *model;         /* in name */
+	llmkit_limits *limits;     /* NULL: an observer's */
+	_Atomic uint64_t panic_ns; /* when the router last sent a call there for want of others */
 };
 
 struct target_place {

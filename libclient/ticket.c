@@ -8,6 +8,7 @@
 
 #define HTTP_TIMEOUT 408
 #define HTTP_LIMITED 429
+#define PANIC_NS NSEC_PER_SEC /* how long the router's word is good */
 
 /* What llmkit_ticket holds; targets NULL: it is none, or was reported. */
 struct ticket {
@@ -47,19 +48,36 @@ static void ticket_record(
 		breaker_record(region, &t->above, &above, now_ns, random);
 }
 
+/* Just closed, a breaker lets few in at a time. */
+static bool row_has_room(const struct region *region, uint32_t row, uint64_t now_ns)
+{
+	return target_pending(region, row) < breaker_ramp(region, row, now_ns);
+}
+
+/* In panic who is refused goes all the same, without a probe, unless an operator refuses. */
+static bool ticket_ask(const struct ticket *t, uint32_t row, bool panic, uint64_t now_ns,
+	struct breaker_ticket *out, uint64_t *wait_ns)
+{
+	enum breaker_verdict verdict = breaker_allow(
+		&t->mapping->region, row, t->owner, now_ns, kit_random(now_ns ^ row), out, wait_ns);
+
+	return verdict != BREAKER_REJECT || (panic && *wait_ns < BREAKER_WAIT_FOREVER);
+}
+
 /* The breakers of target and provider: both, or neither's probe is taken. */
-static bool ticket_may(struct ticket *t, uint32_t provider_row, uint64_t now_ns, uint64_t *wait_ns)
+static bool ticket_may(
+	struct ticket *t, uint32_t provider_row, bool panic, uint64_t now_ns, uint64_t *wait_ns)
 {
 	const struct region *region = &t->mapping->region;
-	uint64_t random = kit_random(now_ns ^ t->row);
 
-	if (breaker_allow(region, t->row, t->owner, now_ns, random, &t->breaker, wait_ns) ==
-		BREAKER_REJECT)
+	*wait_ns = LLMKIT_WAIT_SETTLEMENT;
+	if (!panic && !row_has_room(region, t->row, now_ns))
+		return false;
+	if (!ticket_ask(t, t->row, panic, now_ns, &t->breaker, wait_ns))
 		return false;
 	if (provider_row == t->row || provider_row >= region->targets)
 		return true;
-	if (breaker_allow(region, provider_row, t->owner, now_ns, random, &t->above, wait_ns) ==
-		BREAKER_REJECT) {
+	if (!ticket_ask(t, provider_row, panic, now_ns, &t->above, wait_ns)) {
 		ticket_record(t, &neutral, now_ns);
 		return false;
 	}
@@ -67,13 +85,46 @@ static bool ticket_may(struct ticket *t, uint32_t provider_row, uint64_t now_ns,
 	return true;
 }
 
-/* Just closed, a breaker lets few in at a time. */
-static bool ticket_has_room(const struct ticket *t, uint64_t now_ns, uint64_t *wait_ns)
-{
-	const struct region *region = &t->mapping->region;
+/* ---- panic: a breaker never keeps everybody from the last target there is ---- */
 
-	*wait_ns = LLMKIT_WAIT_SETTLEMENT;
-	return target_pending(region, t->row) < breaker_ramp(region, t->row, now_ns);
+/* Whether a call could go there now, as far as that is known without knowing the call. */
+static bool place_will_do(struct llmkit_targets *targets, const struct targets_found *found,
+	const struct target_place *place, uint64_t now_ns)
+{
+	const struct region *region = &found->mapping->region;
+	llmkit_limits *limits = targets_entry(targets, place->entry)->limits;
+	const struct bucket_cost one = { .requests = 1 };
+	enum bucket_outcome outcome = BUCKET_OK;
+	struct target_view view;
+	struct resolved *s;
+	uint64_t wait_ns;
+
+	if (!target_is(region, place->row, place->key) || !target_view(region, place->row, &view) ||
+		!view.available || target_paused(region, place->row, now_ns) > 0 ||
+		breaker_check(region, place->row, now_ns, &wait_ns) == BREAKER_REJECT ||
+		breaker_check(region, place->provider_row, now_ns, &wait_ns) == BREAKER_REJECT ||
+		!row_has_room(region, place->row, now_ns))
+		return false;
+	s = limits ? atomic_load_explicit(&limits->resolved, memory_order_acquire) : NULL;
+	if (s && s->mapping == found->mapping)
+		outcome = bucket_peek(region, &s->set, &one, now_ns).outcome;
+	return outcome != BUCKET_E_WAIT && outcome != BUCKET_E_NEVER;
+}
+
+/* The router said so, knowing the call; or no other target of the name will do for any call. */
+static bool ticket_is_panic(const struct ticket *t, const struct targets_found *found,
+	const struct target_place *place, uint64_t now_ns)
+{
+	const struct target_entry *entry = targets_entry(t->targets, place->entry);
+	uint64_t panic_ns = atomic_load_explicit(&entry->panic_ns, memory_order_relaxed);
+
+	if (panic_ns != 0 && now_ns - panic_ns < PANIC_NS)
+		return true;
+	for (unsigned i = 0; i < found->count; i++)
+		if (&found->place[i] != place &&
+			place_will_do(t->targets, found, &found->place[i], now_ns))
+			return false;
+	return true;
 }
 
 /* Counts the call as in flight. Without a daemon, or where all holds are taken, it is not counted:
@@ -124,9 +175,16 @@ int llmkit_allow(llmkit_targets *targets, unsigned target, llmkit_ticket *ticket
 	t.mapping = found->mapping;
 	t.row = place->row;
 	t.owner = atomic_load_explicit(&found->mapping->owner, memory_order_relaxed);
-	if (!ticket_has_room(&t, now, wait_ns) ||
-		!ticket_may(&t, place->provider_row, now, wait_ns))
+	*wait_ns = target_paused(&t.mapping->region, t.row, now);
+	if (*wait_ns > 0)
+		return LLMKIT_E_PROVIDER_LIMITED;
+	if (!ticket_may(&t, place->provider_row, false, now, wait_ns) &&
+		(!ticket_is_panic(&t, found, place, now) ||
+			!ticket_may(&t, place->provider_row, true, now, wait_ns))) {
+		if (*wait_ns >= BREAKER_WAIT_FOREVER)
+			*wait_ns = LLMKIT_WAIT_SETTLEMENT;
 		return LLMKIT_E_CIRCUIT_OPEN;
+	}
 	*wait_ns = 0;
 	ticket_hold(&t, now);
 	target_tried(&t.mapping->region, t.row, now);

@@ -31,6 +31,7 @@ static bool transit(const struct region *r, uint32_t row, uint64_t seen, struct 
 
 	next.generation = (from.generation + 1) & BREAKER_GENERATION_MASK;
 	breaker_set(&b->changed_ns, now_ns);
+	breaker_unwell_until(b, now_ns + RAMP_STEPS * RAMP_STEP_NS, now_ns);
 	if (!breaker_cas(&b->state, &seen, breaker_pack(next)))
 		return false;
 	breaker_tell_one(r, row, from.state, next, why, now_ns);

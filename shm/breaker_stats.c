@@ -11,6 +11,8 @@
 #define EPOCH_MASK ((UINT32_C(1) << EPOCH_BITS) - 1)
 /* A slice that is this far ahead of now is garbage; one less far ahead is a later caller's. */
 #define AHEAD_MAX 100
+#define UNWELL_SLACK_NS (2 * NSEC_PER_SEC)
+#define UNWELL_MAX_NS (3 * UINT64_C(86400) * NSEC_PER_SEC)
 #define SAMPLES_MASK UINT16_MAX
 #define ALPHA (1.0f / 500)
 #define LN_MAX 25.0f
@@ -147,6 +149,18 @@ static void count_since_creation(struct layout_breaker *b, struct breaker_window
 	add(&b->errors, n.bad);
 }
 
+/* By steps of a second, so that many share one store; what is further ahead than any would set is
+ * garbage. */
+void breaker_unwell_until(struct layout_breaker *b, uint64_t until_ns, uint64_t now_ns)
+{
+	uint64_t next_ns = until_ns + UNWELL_SLACK_NS, seen = load(&b->unwell_ns);
+
+	for (int i = 0; i < TRIES; i++)
+		if ((seen >= until_ns + UNWELL_SLACK_NS / 2 && seen <= now_ns + UNWELL_MAX_NS) ||
+			cas(&b->unwell_ns, &seen, next_ns))
+			return;
+}
+
 void breaker_window_count(struct layout_breaker *b, unsigned window_s, bool bad, uint64_t now_ns)
 {
 	uint64_t turn = turn_of(window_s, now_ns);
@@ -156,6 +170,9 @@ void breaker_window_count(struct layout_breaker *b, unsigned window_s, bool bad,
 	uint64_t one_word = bad ? 1 : UINT64_C(1) << SLICE_BITS;
 	uint64_t seen = load(slice);
 
+	/* Before it is counted: who sees it looks. */
+	if (bad)
+		breaker_unwell_until(b, now_ns + window_s * NSEC_PER_SEC, now_ns);
 	for (int i = 0; i < TRIES; i++) {
 		struct breaker_window has = counts_of(seen);
 		uint32_t age = age_of(seen, epoch);

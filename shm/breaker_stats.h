@@ -39,6 +39,9 @@ struct breaker_window breaker_window_sum(
 /* Everything in the slices, however old. */
 struct breaker_window breaker_window_all(const struct layout_breaker *b);
 
+/* Until then the router looks at more than the state: at failures, a pause, the ramp. */
+void breaker_unwell_until(struct layout_breaker *b, uint64_t until_ns, uint64_t now_ns);
+
 /* ---- latency ---- */
 
 /* ln, at most 3e-4 off; x > 0 and finite. */

@@ -1,7 +1,7 @@
 #include "shm/bucket.h"
 
 #include "shm/bucket_internal.h"
-#include "shm/hold.h"
+#include "shm/hold_internal.h"
 
 #define WAIT_BUSY NSEC_PER_USEC
 
@@ -9,10 +9,12 @@
 
 /* One bucket, read at now: what it held, and what it will hold. */
 struct level {
+	struct layout_bucket *b;
 	uint64_t tat, next, wait;
 	uint64_t n;     /* what is asked */
 	uint64_t held;  /* the word, as read */
-	uint32_t units; /* to be added to it */
+	uint64_t late;  /* of a WINDOW */
+	uint32_t units; /* to be added to held */
 };
 
 /* cost is 0 or above the tolerance. No limit is ever configured to 0: that row is broken, until
@@ -313,14 +315,17 @@ static uint64_t window_wait(const struct layout_bucket *b, uint64_t now_ns)
 				 BUCKET_WAIT_SLACK;
 }
 
-/* n in nano-USD, what is in flight in quanta. */
-static enum bucket_outcome window_fits(
-	const struct layout_bucket *b, uint64_t value, uint64_t n, uint64_t now_ns, struct level *l)
+/* n in nano-USD, what is in flight in quanta. What came out of held is in late, and what came out
+ * of late is in used: they are loaded in this order. */
+static enum bucket_outcome window_fits(const struct region *r, uint32_t row, uint64_t value,
+	uint64_t n, uint64_t now_ns, struct level *l)
 {
+	const struct layout_bucket *b = &r->bucket[row];
 	uint64_t used, tolerance, held = value * BUCKET_QUANTUM;
 
+	l->late = late_of(&r->bucket_name[row]);
 	l->tat = load_acquire(&b->tat);
-	used = l->tat & BUCKET_USED_MAX;
+	used = (l->tat & BUCKET_USED_MAX) + l->late;
 	tolerance = load(&b->tolerance);
 	if (n > tolerance || quanta_of(n) >= BUCKET_HELD_CLOSED)
 		return outcome_of_misfit(n, tolerance, l);
@@ -346,7 +351,7 @@ ALWAYS_INLINE enum bucket_outcome total_fits(const struct region *r, uint32_t ro
 	case BUCKET_GAUGE:
 		return gauge_fits(b, value, n, l);
 	default:
-		return window_fits(b, value, n, now_ns, l);
+		return window_fits(r, row, value, n, now_ns, l);
 	}
 }
 
@@ -357,7 +362,8 @@ ALWAYS_INLINE enum bucket_outcome total_read(const struct region *r, uint32_t ro
 	enum bucket_outcome outcome;
 	uint64_t pause_ns;
 
-	l->held = load_acquire(&b->held);
+	/* Who sleeps says so before it looks: see bucket_wake_any(). */
+	l->held = atomic_load_explicit(&b->held, memory_order_seq_cst);
 	outcome = total_fits(r, row, kind, (uint32_t)l->held, n, now_ns, l);
 	l->units = (uint32_t)(kind == BUCKET_WINDOW ? quanta_of(n) : n);
 	if (aux_unlikely(load(&b->key) != key || (uint32_t)l->held == BUCKET_HELD_CLOSED))
@@ -383,19 +389,36 @@ static inline uint64_t asked(const struct taking *t, uint32_t i)
 	return t->units.of[t->set->resource[i] % ARRAY_SIZE(t->units.of)];
 }
 
+/* Rarer kinds, out of the way of the others. */
+static __attribute__((noinline)) enum bucket_outcome other_read(
+	const struct taking *t, uint32_t i, struct level *l)
+{
+	return total_read(t->r, t->set->index[i], (enum bucket_kind)t->set->kind[i], t->set->key[i],
+		l->n, t->now_ns, l);
+}
+
 ALWAYS_INLINE enum bucket_outcome level_read(const struct taking *t, uint32_t i, struct level *l)
 {
 	uint32_t row = t->set->index[i];
 	uint64_t key = t->set->key[i], n = asked(t, i);
 
 	l->n = n;
+	l->b = &t->r->bucket[row];
 	if (aux_unlikely(row >= t->r->buckets))
 		return BUCKET_E_GONE;
 	if (aux_unlikely(n == 0))
-		return idle_read(&t->r->bucket[row], key, t->now_ns, l);
+		return idle_read(l->b, key, t->now_ns, l);
 	if (t->set->kind[i] == BUCKET_RATE)
 		return rate_read(t->r, row, key, n, t->rate_ns, l);
-	return total_read(t->r, row, (enum bucket_kind)t->set->kind[i], key, n, t->now_ns, l);
+	if (t->set->kind[i] == BUCKET_HELD)
+		return total_read(t->r, row, BUCKET_HELD, key, n, t->now_ns, l);
+	return other_read(t, i, l);
+}
+
+static __attribute__((noinline)) enum bucket_outcome level_read_again(
+	const struct taking *t, uint32_t i, struct level *l)
+{
+	return level_read(t, i, l);
 }
 
 /* A verdict on all; no time ends a wait for a settlement, so it is the longest. */
@@ -439,52 +462,52 @@ static __attribute__((noinline)) enum bucket_outcome total_check_again(
 /*
  * Who settles raises tat before it lowers held. So what left held before the move is in the tat
  * that was read; and what was raised since is found by reading once more: a settlement for more
- * than was held, another rate, feedback. All of these change tat.
+ * than was held, another rate, feedback. All of these change tat, or late.
  */
 ALWAYS_INLINE enum bucket_outcome total_check(const struct taking *t, uint32_t i, struct level *l)
 {
-	const struct layout_bucket *b = &t->r->bucket[t->set->index[i]];
-
-	if (aux_likely((t->set->kind[i] == BUCKET_GAUGE || load_acquire(&b->tat) == l->tat) &&
-		    load_acquire(&b->key) == t->set->key[i]))
+	if (aux_likely(t->set->kind[i] == BUCKET_HELD && load_acquire(&l->b->tat) == l->tat &&
+		    load_acquire(&l->b->key) == t->set->key[i]))
 		return BUCKET_OK;
 	return total_check_again(t, i, l);
 }
 
-/* l is as read. The only store that admits is the move of exactly the word that was read. */
-static enum bucket_outcome total_take(const struct taking *t, uint32_t i, struct level *l)
+/*
+ * l is as read: not closed, and there is room for what is added. The only store that admits is the
+ * move of exactly the word that was read. The hold was claimed in this call, so it is ours and
+ * empty, and each total has its entry: the how-manieth it is of the set.
+ */
+ALWAYS_INLINE enum bucket_outcome total_take(
+	const struct taking *t, uint32_t i, uint32_t entry, struct level *l)
 {
-	uint32_t total = HOLD_TOTAL_BUCKET(t->set->index[i]);
+	struct hold_change to = {
+		.word = &l->b->held, .total = HOLD_TOTAL_BUCKET(t->set->index[i]), .entry = entry
+	};
 	enum bucket_outcome outcome;
 
 	for (int tries = 0; tries < BUCKET_TRIES_MAX; tries++) {
-		switch (hold_move(t->r, t->hold, t->owner, total, l->units, 0, &l->held)) {
-		case HOLD_OK:
+		to.units = l->units;
+		to.value = (uint32_t)l->held + l->units;
+		if (aux_likely(hold_try(t->r, t->hold, &to, l->held)))
 			return total_check(t, i, l);
-		case HOLD_E_MOVED:
-			outcome = level_read(t, i, l);
-			if (outcome != BUCKET_OK)
-				return outcome;
-			break;
-		case HOLD_E_CLOSED:
-			return BUCKET_E_GONE;
-		default:
-			return BUCKET_E_BUSY;
-		}
+		outcome = level_read_again(t, i, l);
+		if (outcome != BUCKET_OK)
+			return outcome;
 	}
 	l->wait = WAIT_BUSY;
 	return BUCKET_E_WAIT;
 }
 
-static inline enum bucket_outcome level_take(const struct taking *t, uint32_t i, struct level *l)
+ALWAYS_INLINE enum bucket_outcome level_take(
+	const struct taking *t, uint32_t i, uint32_t entry, struct level *l)
 {
 	uint32_t row = t->set->index[i];
 
 	if (aux_unlikely(l->n == 0))
 		return BUCKET_OK;
 	if (t->set->kind[i] != BUCKET_RATE)
-		return total_take(t, i, l);
-	if (aux_likely(rate_write(&t->r->bucket[row], l)))
+		return total_take(t, i, entry, l);
+	if (aux_likely(rate_write(l->b, l)))
 		return BUCKET_OK;
 	return rate_take(t->r, row, t->set->key[i], l->n, t->rate_ns, l);
 }
@@ -512,14 +535,15 @@ static inline void count_all(const struct taking *t, const struct level *levels)
 {
 	for (uint32_t i = 0; i < t->count; i++)
 		if (t->set->kind[i] == BUCKET_RATE || t->set->kind[i] == BUCKET_GAUGE)
-			count(&t->r->bucket[t->set->index[i]].admitted, levels[i].n);
+			count(&levels[i].b->admitted, levels[i].n);
 }
 
 static inline struct bucket_verdict take_all(const struct taking *t, struct level *levels)
 {
-	for (uint32_t i = 0; i < t->count; i++) {
-		enum bucket_outcome outcome = level_take(t, i, &levels[i]);
+	for (uint32_t i = 0, entry = 0; i < t->count; i++) {
+		enum bucket_outcome outcome = level_take(t, i, entry, &levels[i]);
 
+		entry += t->set->kind[i] != BUCKET_RATE;
 		if (aux_likely(outcome == BUCKET_OK))
 			continue;
 		undo(t, i);
@@ -529,18 +553,17 @@ static inline struct bucket_verdict take_all(const struct taking *t, struct leve
 	return verdict(BUCKET_OK, BUCKET_NONE, 0);
 }
 
-static struct taking taking_of(const struct region *r, const struct bucket_set *set,
-	const struct bucket_cost *cost, uint64_t now_ns)
+ALWAYS_INLINE void taking_init(struct taking *t, const struct region *r,
+	const struct bucket_set *set, const struct bucket_cost *cost, uint64_t now_ns)
 {
-	return (struct taking){
-		.r = r,
-		.set = set,
-		.units = units_asked(cost),
-		.now_ns = now_ns,
-		.rate_ns = now_ns,
-		.count = (uint32_t)min_u64(set->count, BUCKET_SET_MAX),
-		.hold = HOLD_NONE,
-	};
+	t->r = r;
+	t->set = set;
+	units_ask(&t->units, cost);
+	t->now_ns = now_ns;
+	t->rate_ns = now_ns;
+	t->owner = 0;
+	t->count = (uint32_t)min_u64(set->count, BUCKET_SET_MAX);
+	t->hold = HOLD_NONE;
 }
 
 /* ---- public ---- */
@@ -550,9 +573,10 @@ static __attribute__((noinline)) struct bucket_verdict requests_among_others(
 	const struct region *r, const struct bucket_set *set, uint64_t n, uint64_t now_ns)
 {
 	struct level levels[BUCKET_SET_MAX];
-	struct taking t = taking_of(r, set, &(struct bucket_cost){ 0 }, now_ns);
+	struct taking t;
 	struct bucket_verdict v;
 
+	taking_init(&t, r, set, &(struct bucket_cost){ 0 }, now_ns);
 	t.units.of[BUCKET_REQUESTS] = n;
 	for (uint32_t i = 0; i < t.count; i++)
 		if (set->kind[i] == BUCKET_GAUGE)
@@ -579,8 +603,9 @@ struct bucket_verdict bucket_peek(const struct region *r, const struct bucket_se
 	const struct bucket_cost *cost, uint64_t now_ns)
 {
 	struct level levels[BUCKET_SET_MAX];
-	struct taking t = taking_of(r, set, cost, now_ns);
+	struct taking t;
 
+	taking_init(&t, r, set, cost, now_ns);
 	return read_all(&t, levels);
 }
 
@@ -608,15 +633,16 @@ static struct bucket_verdict lease_all(struct taking *t, const struct bucket_cos
 		hold_release(t->r, t->hold, t->owner);
 		return v;
 	}
-	*lease = (struct bucket_lease){
-		.set = t->set,
-		.cost = *cost,
-		.tokens = t->units.of[BUCKET_TOKENS],
-		.taken_ns = t->rate_ns,
-		.booked_ns = t->now_ns,
-		.owner = t->owner,
-		.hold = t->hold,
-	};
+	lease->set = t->set;
+	lease->cost.requests = cost->requests;
+	lease->cost.input_tokens = cost->input_tokens;
+	lease->cost.output_tokens = cost->output_tokens;
+	lease->cost.nanousd = cost->nanousd;
+	lease->tokens = t->units.of[BUCKET_TOKENS];
+	lease->taken_ns = t->rate_ns;
+	lease->booked_ns = t->now_ns;
+	lease->owner = t->owner;
+	lease->hold = t->hold;
 	return v;
 }
 
@@ -632,10 +658,11 @@ struct bucket_verdict bucket_lease(const struct region *r, uint64_t owner,
 	struct bucket_lease *lease)
 {
 	struct level levels[BUCKET_SET_MAX];
-	struct taking t = taking_of(r, set, cost, now_ns);
+	struct taking t;
 	enum bucket_outcome may = may_lease(set, owner);
 	struct bucket_verdict v;
 
+	taking_init(&t, r, set, cost, now_ns);
 	t.owner = owner;
 	if (aux_unlikely(may != BUCKET_OK))
 		return verdict(may, BUCKET_NONE, 0);
@@ -665,16 +692,18 @@ static struct bucket_verdict wait_of_rates(const struct taking *t)
 	return v;
 }
 
-/* What is owed after a booking is no broken word. */
+/* What is owed after a booking is no broken word; and what others took before does not come back to
+ * the time that is booked. Both are said before tat is. */
 static void note_bookings(const struct taking *t, const struct level *levels)
 {
 	for (uint32_t i = 0; i < t->count; i++) {
 		uint32_t row = t->set->index[i];
 
-		if (t->set->kind[i] == BUCKET_RATE && asked(t, i) != 0)
-			bucket_raise_most(t->r, row,
-				units_of(levels[i].next - t->now_ns,
-					load(&t->r->bucket[row].interval)));
+		if (t->set->kind[i] != BUCKET_RATE || asked(t, i) == 0)
+			continue;
+		raise_to(&t->r->bucket_name[row].ahead_ns, t->rate_ns);
+		bucket_raise_most(t->r, row,
+			units_of(levels[i].next - t->now_ns, load(&t->r->bucket[row].interval)));
 	}
 }
 
@@ -683,23 +712,25 @@ struct bucket_verdict bucket_borrow(const struct region *r, uint64_t owner,
 	uint64_t horizon_ns, struct bucket_lease *lease)
 {
 	struct level levels[BUCKET_SET_MAX];
-	struct taking t = taking_of(r, set, cost, now_ns);
+	struct taking t;
 	enum bucket_outcome may = may_lease(set, owner);
 	struct bucket_verdict ahead, v;
 
+	taking_init(&t, r, set, cost, now_ns);
 	t.owner = owner;
 	if (may != BUCKET_OK)
 		return verdict(may, BUCKET_NONE, 0);
 	ahead = wait_of_rates(&t);
 	if (ahead.outcome != BUCKET_OK)
 		return reject(r, ahead);
-	if (ahead.wait_ns > horizon_ns)
+	if (ahead.wait_ns > min_u64(horizon_ns, BUCKET_AHEAD_MAX_NS))
 		return reject(r, verdict(BUCKET_E_WAIT, ahead.blocking, ahead.wait_ns));
 	t.rate_ns = now_ns + ahead.wait_ns;
 	v = read_all(&t, levels);
 	if (v.outcome != BUCKET_OK)
 		return reject(r, v);
-	note_bookings(&t, levels);
+	if (ahead.wait_ns > 0)
+		note_bookings(&t, levels);
 	v = lease_all(&t, cost, levels, lease);
 	if (v.outcome == BUCKET_OK)
 		v.wait_ns = ahead.wait_ns;

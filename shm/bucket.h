@@ -7,9 +7,12 @@
  *   RATE    GCRA in one word (ATM Forum TM 4.0, I.371; "virtual scheduling"). Requests; tokens of a
  *           provider that charges at submission ("reserve").
  *   HELD    GCRA for what is settled, plus what is in flight, which does not leak: no more than
- *           burst + rate * t for the provider, whenever in a request it counts. Tokens.
+ *           burst + rate * t for the provider, whenever in a request it counts what is settled at
+ *           the end, and for parts (bucket_progress()) if it counts them no later than they are
+ *           reported, as providers do that count at submission or as they produce. Tokens.
  *   GAUGE   at most so many at a time. Concurrency.
- *   WINDOW  at most so much in a calendar day or month (UTC). Money.
+ *   WINDOW  at most so much in a calendar day or month (UTC). Money. What is settled after a
+ *           window's end counts for the next.
  *
  * Exactness: in any window of length t the admissions of all processes together are at most
  * burst + rate * t of the loosest limit in force meanwhile, however often limits change, and also
@@ -42,7 +45,7 @@
 #define BUCKET_MONEY_MAX (UINT64_C(1) << 52) /* nano-USD per window */
 #define BUCKET_HELD_MAX UINT32_MAX /* units of one HELD or GAUGE limit's burst, exclusive */
 #define BUCKET_PAUSE_MAX_NS (UINT64_C(86400) * 1000000000)
-#define BUCKET_AHEAD_MAX_NS (UINT64_C(86400) * 1000000000)
+#define BUCKET_AHEAD_MAX_NS (UINT64_C(86400) * 1000000000) /* of bucket_borrow() */
 /* The wait of a verdict that no time ends, only a settlement (or an operator). */
 #define BUCKET_WAIT_SETTLEMENT UINT64_MAX
 
@@ -182,9 +185,10 @@ struct bucket_verdict bucket_lease(const struct region *r, uint64_t owner,
 
 /*
  * Books, for the head of a queue, ahead of time: takes from all limits as if now were
- * now_ns + verdict.wait_ns, if that is at most horizon_ns; the caller then waits so long before it
- * sends. So a big request cannot starve behind small ones. Only RATE limits lend; a HELD, GAUGE or
- * WINDOW that does not conform is E_WAIT. BUCKET_OK with wait_ns: send then.
+ * now_ns + verdict.wait_ns, if that is at most horizon_ns (and BUCKET_AHEAD_MAX_NS); the caller
+ * then waits so long before it sends. So a big request cannot starve behind small ones. Only RATE
+ * limits lend; a HELD, GAUGE or WINDOW that does not conform is E_WAIT. BUCKET_OK with wait_ns: send
+ * then.
  */
 struct bucket_verdict bucket_borrow(const struct region *r, uint64_t owner,
 	const struct bucket_set *set, const struct bucket_cost *cost, uint64_t now_ns,

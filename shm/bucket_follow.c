@@ -33,23 +33,36 @@ static void follow(const struct region *r, uint32_t row, const struct bucket_vie
 		bucket_hear(r, row, (uint64_t)scaled);
 }
 
+/* What a provider's answer speaks of: the limits of the model if there are any, else of the key, else
+ * its own. The wider ones add up several of what it counts one by one. */
+static const uint64_t narrowest[] = { BUCKET_SCOPE_MODEL, BUCKET_SCOPE_KEY, BUCKET_SCOPE_PROVIDER };
+
+static bool follows(const struct bucket_set *set, uint32_t i, const struct bucket_view *v,
+	enum bucket_resource resource)
+{
+	return set->resource[i] == resource && (v->kind == BUCKET_RATE || v->kind == BUCKET_HELD);
+}
+
 void bucket_follow(const struct region *r, const struct bucket_set *set,
 	enum bucket_resource resource, uint64_t window_ns, uint64_t limit, uint64_t remaining,
 	uint64_t now_ns)
 {
 	struct bucket_view v;
+	bool found = false;
 
-	for (uint32_t i = 0; i < set->count && i < BUCKET_SET_MAX; i++)
-		if (set->resource[i] == resource && view_of(r, set, i, now_ns, &v) &&
-			is_providers(&v) && (v.kind == BUCKET_RATE || v.kind == BUCKET_HELD))
+	for (size_t k = 0; k < ARRAY_SIZE(narrowest) && !found; k++)
+		for (uint32_t i = 0; i < set->count && i < BUCKET_SET_MAX; i++) {
+			if (!view_of(r, set, i, now_ns, &v) || !is_providers(&v) ||
+				!(v.scope & narrowest[k]) || !follows(set, i, &v, resource))
+				continue;
 			follow(r, set->index[i], &v, window_ns, limit, remaining, now_ns);
+			found = true;
+		}
 }
 
 void bucket_pause_set(
 	const struct region *r, const struct bucket_set *set, uint64_t until_ns, uint64_t now_ns)
 {
-	static const uint64_t narrowest[] = { BUCKET_SCOPE_MODEL, BUCKET_SCOPE_KEY,
-		BUCKET_SCOPE_PROVIDER };
 	struct bucket_view v;
 	bool paused = false;
 

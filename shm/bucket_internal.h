@@ -63,6 +63,15 @@ static inline bool swap(shared_u64 *word, uint64_t *seen, uint64_t to)
 		word, seen, to, memory_order_acq_rel, memory_order_acquire);
 }
 
+static inline void raise_to(shared_u64 *word, uint64_t value)
+{
+	uint64_t seen = load(word);
+
+	for (int i = 0; i < BUCKET_TRIES_MAX && seen < value; i++)
+		if (swap(word, &seen, value))
+			return;
+}
+
 /* The time where the caller's now may be older than what others have written meanwhile. */
 static inline uint64_t true_time(const struct region *r, uint64_t now_ns)
 {
@@ -77,6 +86,8 @@ static inline uint64_t cost_of(uint64_t n, uint64_t interval)
 	if (aux_likely(n == 1))
 		return (interval >> BUCKET_FRACTION_BITS) +
 			((interval & (BUCKET_FRACTION - 1)) != 0);
+	if (aux_likely((n | interval) <= UINT32_MAX))
+		return (n * interval + BUCKET_FRACTION - 1) >> BUCKET_FRACTION_BITS;
 	cost = ((unsigned __int128)n * interval + BUCKET_FRACTION - 1) >> BUCKET_FRACTION_BITS;
 	return cost > UINT64_MAX ? UINT64_MAX : (uint64_t)cost;
 }
@@ -119,19 +130,21 @@ static inline uint64_t add_saturating(uint64_t a, uint64_t b)
 
 /* What a call asks of each resource. */
 struct bucket_units {
-	uint64_t of[8]; /* by enum bucket_resource */
+	uint64_t of[BUCKET_RESOURCES + 2]; /* a power of 2, to mask a broken index */
 };
 
-static inline struct bucket_units units_asked(const struct bucket_cost *cost)
+/* Field by field, here and where leases are made: a struct that is put together and then copied is
+ * written in words and read in pairs of them, for which the processor waits. */
+ALWAYS_INLINE void units_ask(struct bucket_units *u, const struct bucket_cost *cost)
 {
-	return (struct bucket_units){ {
-		[BUCKET_REQUESTS] = cost->requests,
-		[BUCKET_INPUT_TOKENS] = cost->input_tokens,
-		[BUCKET_OUTPUT_TOKENS] = cost->output_tokens,
-		[BUCKET_TOKENS] = add_saturating(cost->input_tokens, cost->output_tokens),
-		[BUCKET_CONCURRENCY] = cost->requests != 0,
-		[BUCKET_MONEY] = cost->nanousd,
-	} };
+	u->of[BUCKET_REQUESTS] = cost->requests;
+	u->of[BUCKET_INPUT_TOKENS] = cost->input_tokens;
+	u->of[BUCKET_OUTPUT_TOKENS] = cost->output_tokens;
+	u->of[BUCKET_TOKENS] = add_saturating(cost->input_tokens, cost->output_tokens);
+	u->of[BUCKET_CONCURRENCY] = cost->requests != 0;
+	u->of[BUCKET_MONEY] = cost->nanousd;
+	u->of[BUCKET_RESOURCES] = 0;
+	u->of[BUCKET_RESOURCES + 1] = 0;
 }
 
 /* bucket_find.c: which row. kind is part of the key. */
@@ -156,6 +169,18 @@ void bucket_row_rename(struct region *r, uint32_t row, struct str name);
 extern const uint8_t bucket_scopes[BUCKET_SCOPES];
 /* Whether a kind of limit exists for the resource. */
 bool bucket_kind_fits(uint64_t resource, uint64_t kind);
+
+/*
+ * bucket_wake() for who has just lowered the row's total, a sequentially consistent change. So is
+ * how a sleeper says that it waits, and its look at the total after that: one of both sees the
+ * other, and the row's cold half is only read.
+ */
+static inline void bucket_wake_any(const struct region *r, uint32_t row)
+{
+	if (aux_unlikely(atomic_load_explicit(
+				 &r->bucket_name[row].waited_ns, memory_order_seq_cst) != 0))
+		bucket_wake(r, row);
+}
 
 /* bucket_settle.c */
 /* More than the burst can be owed where more was used than was held, or was booked ahead. */

@@ -3,7 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "shm/bucket_internal.h"
-#include "shm/hold.h"
+#include "shm/hold_internal.h"
 
 #define HEARD_TIMES 3
 #define HEARD_BITS 56
@@ -132,25 +132,24 @@ struct settling {
 	struct bucket_lease *lease;
 	struct bucket_units used, left; /* left: of the cost, before this settlement */
 	uint64_t now_ns;
-	bool ours; /* the hold is: else its reaper has charged all that it held */
+	uint32_t entry; /* of the hold, for the next total of the set */
+	bool ours;      /* the hold is: else its reaper has charged all that it held */
 	bool end;
 };
 
-static struct settling settling_of(const struct region *r, struct bucket_lease *lease,
-	const struct bucket_cost *used, uint64_t now_ns)
+ALWAYS_INLINE void settling_init(struct settling *s, const struct region *r,
+	struct bucket_lease *lease, const struct bucket_cost *used, uint64_t now_ns)
 {
-	struct settling s = {
-		.r = r,
-		.lease = lease,
-		.used = units_asked(used),
-		.left = units_asked(&lease->cost),
-		.now_ns = now_ns,
-		.ours = lease->hold < r->holds &&
-			load_acquire(&r->hold[lease->hold].owner) == lease->owner,
-	};
-
-	s.left.of[BUCKET_TOKENS] = lease->tokens;
-	return s;
+	s->r = r;
+	s->lease = lease;
+	units_ask(&s->used, used);
+	units_ask(&s->left, &lease->cost);
+	s->left.of[BUCKET_TOKENS] = lease->tokens;
+	s->now_ns = now_ns;
+	s->entry = 0;
+	s->ours = lease->hold < hold_rows(r) &&
+		load_acquire(&r->hold[lease->hold].owner) == lease->owner;
+	s->end = false;
 }
 
 /* Neither the caller's nor retired: another limit's, which owes nothing for this. */
@@ -177,19 +176,63 @@ static uint32_t units_over(
 	return held > keep ? (uint32_t)(held - keep) : 0;
 }
 
+/* Of the row in the hold, and in which entry. It is where bucket_lease() put it, unless others use
+ * the entry too. */
+static inline uint32_t units_held(const struct settling *s, uint32_t row, uint32_t *entry)
+{
+	uint32_t total = HOLD_TOTAL_BUCKET(row);
+	uint64_t word = 0;
+
+	if (aux_likely(*entry < LAYOUT_HOLD_ENTRIES))
+		word = hold_load(&s->r->hold[s->lease->hold].entry[*entry]);
+	if (aux_likely(hold_entry_total(word) == total))
+		return hold_entry_units(word);
+	*entry = LAYOUT_HOLD_ENTRIES;
+	return hold_units(s->r, s->lease->hold, total);
+}
+
+/* One try where nothing is unusual. */
+static inline bool return_at_once(
+	const struct settling *s, uint32_t row, uint32_t entry, uint32_t held, uint32_t over)
+{
+	const struct layout_hold *h = &s->r->hold[s->lease->hold];
+	struct hold_change to = { .word = &s->r->bucket[row].held,
+		.total = HOLD_TOTAL_BUCKET(row),
+		.entry = entry,
+		.units = held - over };
+	uint64_t seen = hold_load(to.word);
+
+	if (aux_unlikely(entry >= LAYOUT_HOLD_ENTRIES || hold_total_value(seen) < over ||
+		    hold_total_value(seen) == HOLD_VALUE_CLOSED ||
+		    hold_op_state(hold_load(&h->op)) != HOLD_IDLE))
+		return false;
+	to.value = hold_total_value(seen) - over;
+	return hold_try(s->r, s->lease->hold, &to, seen);
+}
+
+static inline void return_units(
+	const struct settling *s, uint32_t row, uint32_t entry, uint32_t held, uint32_t over)
+{
+	if (aux_unlikely(!return_at_once(s, row, entry, held, over)))
+		hold_move(s->r, s->lease->hold, s->lease->owner, HOLD_TOTAL_BUCKET(row), 0, over,
+			NULL);
+	bucket_wake_any(s->r, row);
+}
+
 /* The debt rises before what is in flight falls: in between it counts twice, never not at all. */
-static void settle_level(const struct settling *s, uint32_t i)
+static inline void settle_level(struct settling *s, uint32_t i)
 {
 	const struct bucket_set *set = s->lease->set;
-	uint32_t row = set->index[i], total = HOLD_TOTAL_BUCKET(row), held = 0, over;
+	uint32_t row = set->index[i], entry = s->entry, held = 0, over;
 	uint64_t used = s->used.of[set->resource[i] % ARRAY_SIZE(s->used.of)];
 	uint64_t left = s->left.of[set->resource[i] % ARRAY_SIZE(s->left.of)];
 	uint64_t kind = set->kind[i], due = used;
 
+	s->entry += kind != BUCKET_RATE;
 	if (row >= s->r->buckets)
 		return;
 	if (kind != BUCKET_RATE && s->ours)
-		held = hold_units(s->r, s->lease->hold, total);
+		held = units_held(s, row, &entry);
 	/* A RATE was charged when it was taken, and a lost hold by its reaper. */
 	if (kind == BUCKET_RATE || !s->ours)
 		due = used > left ? used - left : 0;
@@ -200,10 +243,8 @@ static void settle_level(const struct settling *s, uint32_t i)
 	if (kind != BUCKET_GAUGE && used > 0 && !row_is_anothers(s, i))
 		atomic_fetch_add_explicit(&s->r->bucket[row].admitted, used, memory_order_relaxed);
 	over = units_over(s, held, kind, used, left);
-	if (over > 0) {
-		hold_move(s->r, s->lease->hold, s->lease->owner, total, 0, over, NULL);
-		bucket_wake(s->r, row);
-	}
+	if (over > 0)
+		return_units(s, row, entry, held, over);
 }
 
 static uint64_t less(uint64_t from, uint64_t by)
@@ -239,7 +280,7 @@ void bucket_progress(const struct region *r, struct bucket_lease *lease,
 
 	if (!lease->set)
 		return;
-	s = settling_of(r, lease, used, now_ns);
+	settling_init(&s, r, lease, used, now_ns);
 	settle_all(&s, used);
 }
 
@@ -250,7 +291,7 @@ void bucket_settle(const struct region *r, struct bucket_lease *lease,
 
 	if (!lease->set)
 		return;
-	s = settling_of(r, lease, used, now_ns);
+	settling_init(&s, r, lease, used, now_ns);
 	s.end = true;
 	settle_all(&s, used);
 	lease_end(r, lease);
@@ -285,7 +326,7 @@ void bucket_cancel(const struct region *r, struct bucket_lease *lease, uint64_t 
 
 	if (!lease->set)
 		return;
-	s = settling_of(r, lease, &(struct bucket_cost){ 0 }, now_ns);
+	settling_init(&s, r, lease, &(struct bucket_cost){ 0 }, now_ns);
 	real_ns = max_u64(true_time(r, now_ns), lease->taken_ns);
 	for (uint32_t i = (uint32_t)min_u64(lease->set->count, BUCKET_SET_MAX); i-- > 0;)
 		cancel_level(&s, i, real_ns);
@@ -306,7 +347,8 @@ const uint32_t *bucket_wait_word(const struct region *r, uint32_t row, uint64_t 
 	n = &r->bucket_name[row];
 	seen = load(&n->waited_ns);
 	for (int i = 0; i < BUCKET_TRIES_MAX; i++)
-		if (swap(&n->waited_ns, &seen, max_u64(seen, until_ns)))
+		if (atomic_compare_exchange_strong_explicit(&n->waited_ns, &seen,
+			    max_u64(seen, until_ns), memory_order_seq_cst, memory_order_acquire))
 			break;
 	return (const uint32_t *)(const void *)&n->wake;
 }
@@ -329,15 +371,6 @@ void bucket_wake(const struct region *r, uint32_t row)
 }
 
 /* ---- feedback ---- */
-
-static void raise_to(shared_u64 *word, uint64_t value)
-{
-	uint64_t seen = load(word);
-
-	for (int i = 0; i < BUCKET_TRIES_MAX && seen < value; i++)
-		if (swap(word, &seen, value))
-			return;
-}
 
 void bucket_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns)
 {

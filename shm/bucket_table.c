@@ -686,8 +686,8 @@ int bucket_instantiate(struct region *r, const struct bucket_names *names, uint6
 
 	/* All that are there are in use before one is made. */
 	for (uint32_t i = 0; i < 2 * r->templates; i++) {
-		int e = instantiate_one(r, &r->template[i % r->templates], names, now_ns,
-			i >= r->templates);
+		int e = instantiate_one(
+			r, &r->template[i % r->templates], names, now_ns, i >= r->templates);
 
 		if (e < 0)
 			result = e;

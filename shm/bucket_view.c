@@ -41,7 +41,8 @@ static struct window window_at(uint64_t window_ns, uint64_t wall_ns)
 
 /* What was used late counts twice for an instant, or where the daemon dies in it until the window
  * ends, but never not at all: readers load late before tat. */
-static void window_set(struct region *r, uint32_t row, uint64_t epoch, bool keep_used, bool keep_late)
+static void window_set(
+	struct region *r, uint32_t row, uint64_t epoch, bool keep_used, bool keep_late)
 {
 	struct layout_bucket *b = &r->bucket[row];
 	shared_u64 *late_word = &r->bucket_name[row].late;

@@ -2,132 +2,39 @@
 
 #include "base/aux.h"
 #include "shm/bucket.h"
+#include "shm/hold_internal.h"
 #include "shm/layout.h"
 #include "shm/participant.h"
 
-/* A total: value:32 | hold:14 | sequence:18, from the low end. */
-#define VALUE_BITS 32
-#define VALUE_CLOSED UINT32_MAX
-#define HOLD_BITS 14
-#define HOLD_MASK ((1u << HOLD_BITS) - 1)
-#define SEQUENCE_BITS 18
-#define SEQUENCE_MASK ((UINT64_C(1) << SEQUENCE_BITS) - 1)
-/* Writes totals, but has no row: the daemon that opens or mends one. */
-#define WRITER_NOBODY HOLD_MASK
-
-/* An operation: number:36 | total:22 | entry:4 | state:2, from the low end. */
-#define NUMBER_BITS 36
-#define NUMBER_MASK ((UINT64_C(1) << NUMBER_BITS) - 1)
-#define TOTAL_BITS 22
-#define TOTAL_MASK ((1u << TOTAL_BITS) - 1)
-#define ENTRY_SHIFT (NUMBER_BITS + TOTAL_BITS)
-#define ENTRY_MASK 15u
-#define STATE_SHIFT 62
-#define STATE_IDLE UINT64_C(0)
-#define STATE_PENDING UINT64_C(1)
-#define STATE_DONE UINT64_C(2)
-
-#define UNITS_SHIFT 32 /* of an entry */
 #define OWNER_ROW_BITS 16
 #define MONEY_UNIT 4096 /* nano-USD that one unit in flight stands for */
 
 /* A CAS that fails means that another process got on; so many in a row means a broken word. */
 #define TRIES_MAX 1024
 
-static_assert(VALUE_BITS + HOLD_BITS + SEQUENCE_BITS == 64, "total");
-static_assert(ENTRY_SHIFT + 4 == STATE_SHIFT, "operation");
-static_assert(LAYOUT_HOLD_ENTRIES == HOLD_ENTRIES && HOLD_ENTRIES <= ENTRY_MASK, "entries");
-static_assert(REGION_HOLDS_MAX <= HOLD_MASK + 1, "total.hold");
-
 static uint64_t load(const shared_u64 *word)
 {
-	return atomic_load_explicit(word, memory_order_acquire);
+	return hold_load(word);
 }
 
 static void store(shared_u64 *word, uint64_t value)
 {
-	atomic_store_explicit(word, value, memory_order_release);
+	hold_store(word, value);
 }
 
 static bool swap(shared_u64 *word, uint64_t from, uint64_t to)
 {
-	return atomic_compare_exchange_strong_explicit(
-		word, &from, to, memory_order_acq_rel, memory_order_relaxed);
-}
-
-/* ---- words ---- */
-
-static uint64_t total_make(uint32_t value, uint32_t writer, uint64_t number)
-{
-	return value | (uint64_t)writer << VALUE_BITS |
-		(number & SEQUENCE_MASK) << (VALUE_BITS + HOLD_BITS);
-}
-
-static uint32_t total_value(uint64_t word)
-{
-	return (uint32_t)word;
-}
-
-static uint32_t total_writer(uint64_t word)
-{
-	return (uint32_t)(word >> VALUE_BITS) & HOLD_MASK;
-}
-
-static uint64_t total_sequence(uint64_t word)
-{
-	return word >> (VALUE_BITS + HOLD_BITS);
-}
-
-static bool total_names(uint64_t word, uint32_t hold, uint64_t number)
-{
-	return total_writer(word) == hold && total_sequence(word) == (number & SEQUENCE_MASK);
-}
-
-static uint64_t op_pending(uint64_t number, uint32_t total, uint32_t entry)
-{
-	return number | (uint64_t)total << NUMBER_BITS | (uint64_t)entry << ENTRY_SHIFT |
-		STATE_PENDING << STATE_SHIFT;
-}
-
-static uint64_t op_number(uint64_t op)
-{
-	return op & NUMBER_MASK;
+	return hold_swap(word, from, to);
 }
 
 static uint32_t op_total(uint64_t op)
 {
-	return (uint32_t)(op >> NUMBER_BITS) & TOTAL_MASK;
+	return (uint32_t)(op >> HOLD_NUMBER_BITS) & HOLD_TOTAL_MASK;
 }
 
 static uint32_t op_entry(uint64_t op)
 {
-	return (uint32_t)(op >> ENTRY_SHIFT) & ENTRY_MASK;
-}
-
-static uint64_t op_state(uint64_t op)
-{
-	return op >> STATE_SHIFT;
-}
-
-static uint64_t entry_make(uint32_t total, uint32_t units)
-{
-	return units == 0 ? 0 : total | (uint64_t)units << UNITS_SHIFT;
-}
-
-static uint32_t entry_total(uint64_t entry)
-{
-	return (uint32_t)entry & TOTAL_MASK;
-}
-
-static uint32_t entry_units(uint64_t entry)
-{
-	return (uint32_t)(entry >> UNITS_SHIFT);
-}
-
-/* One row number is nobody's, so the last row of the largest table is not used. */
-static uint32_t rows_of(const struct region *r)
-{
-	return (uint32_t)min_u64(r->holds, WRITER_NOBODY);
+	return (uint32_t)(op >> HOLD_ENTRY_SHIFT) & HOLD_ENTRY_MASK;
 }
 
 /* NULL: nonsense. */
@@ -145,8 +52,8 @@ static shared_u64 *total_word(const struct region *r, uint32_t total)
 
 uint32_t hold_total_units(uint64_t word, bool *closed)
 {
-	*closed = total_value(word) == VALUE_CLOSED;
-	return total_value(word);
+	*closed = hold_total_value(word) == HOLD_VALUE_CLOSED;
+	return hold_total_value(word);
 }
 
 /* ---- owner ---- */
@@ -160,24 +67,31 @@ uint64_t hold_owner(uint32_t participant, uint64_t generation)
 
 static bool is_owned(const struct region *r, uint32_t hold, uint64_t owner)
 {
-	return hold < rows_of(r) && owner != 0 && load(&r->hold[hold].owner) == owner;
+	return hold < hold_rows(r) && owner != 0 && load(&r->hold[hold].owner) == owner;
 }
 
 /* Nothing is left in a hold that is released; what is, nobody knows of. */
-static void clean(struct layout_hold *h)
+static __attribute__((noinline)) void clean(struct layout_hold *h)
 {
-	uint64_t op = load(&h->op);
-
-	if (op_state(op) != STATE_IDLE)
-		store(&h->op, op_number(op));
+	store(&h->op, hold_op_number(load(&h->op)));
 	for (unsigned i = 0; i < LAYOUT_HOLD_ENTRIES; i++)
 		if (load(&h->entry[i]) != 0)
 			store(&h->entry[i], 0);
 }
 
+static inline bool is_clean(const struct layout_hold *h)
+{
+	uint64_t left = hold_op_state(load(&h->op));
+
+#pragma GCC unroll 12
+	for (unsigned i = 0; i < LAYOUT_HOLD_ENTRIES; i++)
+		left |= load(&h->entry[i]);
+	return left == 0;
+}
+
 uint32_t hold_claim(const struct region *r, uint64_t owner, uint32_t hint, uint64_t now_ns)
 {
-	uint32_t rows = rows_of(r), at = hint < rows ? hint : 0;
+	uint32_t rows = hold_rows(r), at = hint < rows ? hint : 0;
 
 	if (owner == 0)
 		return HOLD_NONE;
@@ -186,7 +100,8 @@ uint32_t hold_claim(const struct region *r, uint64_t owner, uint32_t hint, uint6
 
 		if (load(&h->owner) == 0 && swap(&h->owner, 0, owner)) {
 			store(&h->taken_ns, now_ns);
-			clean(h);
+			if (aux_unlikely(!is_clean(h)))
+				clean(h);
 			return at;
 		}
 		at = at + 1 == rows ? 0 : at + 1;
@@ -202,28 +117,21 @@ void hold_release(const struct region *r, uint32_t hold, uint64_t owner)
 
 /* ---- moving a total ---- */
 
-/*
- * Before the operation that word names is overwritten, its hold is told that it is done; a dead
- * hold could not tell otherwise. false: the total moved meanwhile. It is read again so that the
- * operation found is the one named: a hold does not use a number for a total that already names it.
- */
-static bool acknowledge(
-	const struct region *r, const shared_u64 *word, uint32_t total, uint64_t seen)
+/* The total is read again so that the operation found is the one named: a hold does not use a number
+ * for a total that already names it. */
+bool hold_acknowledge(const struct region *r, const shared_u64 *word, uint32_t total, uint64_t seen,
+	uint64_t writer_op)
 {
-	uint32_t writer = total_writer(seen);
-	uint64_t op;
+	uint32_t writer = hold_total_writer(seen);
 
-	if (writer >= rows_of(r))
-		return true;
-	op = load(&r->hold[writer].op);
-	if (op_state(op) != STATE_PENDING || op_total(op) != total ||
-		!total_names(seen, writer, op_number(op)))
+	if (op_total(writer_op) != total ||
+		!hold_total_names(seen, writer, hold_op_number(writer_op)))
 		return true;
 	if (load(word) != seen)
 		return false;
 	/* If it fails, the hold itself went on: it knows. */
-	swap(&r->hold[writer].op, op,
-		(op & ~(STATE_PENDING << STATE_SHIFT)) | STATE_DONE << STATE_SHIFT);
+	swap(&r->hold[writer].op, writer_op,
+		(writer_op & ~(HOLD_PENDING << HOLD_STATE_SHIFT)) | HOLD_DONE << HOLD_STATE_SHIFT);
 	return true;
 }
 
@@ -236,19 +144,18 @@ static void resolve(const struct region *r, uint32_t hold)
 	const shared_u64 *word = total_word(r, op_total(op));
 	uint32_t entry = op_entry(op);
 
-	if (op_state(op) == STATE_IDLE)
+	if (hold_op_state(op) == HOLD_IDLE)
 		return;
 	if (word && entry < LAYOUT_HOLD_ENTRIES &&
-		(total_names(load(word), hold, op_number(op)) ||
-			op_state(load(&h->op)) == STATE_DONE))
-		store(&h->entry[entry], entry_make(op_total(op), (uint32_t)load(&h->op_value)));
-	store(&h->op, op_number(op));
+		(hold_total_names(load(word), hold, hold_op_number(op)) ||
+			hold_op_state(load(&h->op)) == HOLD_DONE))
+		store(&h->entry[entry],
+			hold_entry_make(op_total(op), (uint32_t)load(&h->op_value)));
+	store(&h->op, hold_op_number(op));
 }
 
 struct move {
-	shared_u64 *word;
-	uint32_t total, entry;
-	uint32_t units; /* of the entry, after it */
+	struct hold_change to;
 	int64_t by;
 	bool always; /* below 0 is 0: there was less than is given back, so the word was broken */
 };
@@ -262,83 +169,58 @@ static bool find_entry(const struct layout_hold *h, struct move *m)
 	for (uint32_t i = 0; i < LAYOUT_HOLD_ENTRIES; i++) {
 		uint64_t entry = load(&h->entry[i]);
 
-		if (entry_total(entry) == m->total) {
+		if (hold_entry_total(entry) == m->to.total) {
 			at = i;
-			units = entry_units(entry);
+			units = hold_entry_units(entry);
 			break;
 		}
 		if (entry == 0 && at == LAYOUT_HOLD_ENTRIES)
 			at = i;
 	}
 	units += m->by;
-	m->entry = at;
-	m->units = (uint32_t)units;
-	return at < LAYOUT_HOLD_ENTRIES && units >= 0 && units < VALUE_CLOSED;
+	m->to.entry = at;
+	m->to.units = (uint32_t)units;
+	return at < LAYOUT_HOLD_ENTRIES && units >= 0 && units < HOLD_VALUE_CLOSED;
 }
 
-static bool next_value(const struct move *m, uint64_t seen, uint32_t *value)
+static bool next_value(struct move *m, uint64_t seen)
 {
-	int64_t next = total_value(seen) + m->by;
+	int64_t next = hold_total_value(seen) + m->by;
 
 	if (next < 0 && m->always)
 		next = 0;
-	*value = (uint32_t)next;
-	return next >= 0 && next < VALUE_CLOSED;
-}
-
-/* One try; false: the total is not as seen any more. A number is used once, also when it fails. */
-static bool try_move(
-	const struct region *r, uint32_t hold, const struct move *m, uint64_t seen, uint32_t value)
-{
-	struct layout_hold *h = &r->hold[hold];
-	uint64_t number = (op_number(load(&h->op)) + 1) & NUMBER_MASK;
-	bool moved;
-
-	if (total_writer(seen) != hold) {
-		if (!acknowledge(r, m->word, m->total, seen))
-			return false;
-	} else if (total_names(seen, hold, number)) {
-		/* Else a death before the swap would look like one after it. */
-		number = (number + 1) & NUMBER_MASK;
-	}
-	store(&h->op_value, m->units);
-	store(&h->op, op_pending(number, m->total, m->entry));
-	moved = swap(m->word, seen, total_make(value, hold, number));
-	if (moved)
-		store(&h->entry[m->entry], entry_make(m->total, m->units));
-	store(&h->op, number);
-	return moved;
+	m->to.value = (uint32_t)next;
+	return next >= 0 && next < HOLD_VALUE_CLOSED;
 }
 
 enum hold_outcome hold_move(const struct region *r, uint32_t hold, uint64_t owner, uint32_t total,
 	uint32_t add, uint32_t sub, const uint64_t *expected)
 {
-	struct move m = { .total = total, .by = (int64_t)add - sub, .always = !expected };
+	struct move m = { .to.total = total, .by = (int64_t)add - sub, .always = !expected };
 	struct layout_hold *h;
 
-	m.word = total_word(r, total);
-	if (!is_owned(r, hold, owner) || !m.word)
+	m.to.word = total_word(r, total);
+	if (!is_owned(r, hold, owner) || !m.to.word)
 		return HOLD_E_LOST;
 	h = &r->hold[hold];
-	if (op_state(load(&h->op)) != STATE_IDLE)
+	if (hold_op_state(load(&h->op)) != HOLD_IDLE)
 		resolve(r, hold);
 	if (!find_entry(h, &m))
 		return HOLD_E_FULL;
 	for (int i = 0; i < TRIES_MAX; i++) {
-		uint64_t seen = load(m.word);
-		uint32_t value;
+		uint64_t seen = load(m.to.word);
 
-		if (total_value(seen) == VALUE_CLOSED) {
+		if (hold_total_value(seen) == HOLD_VALUE_CLOSED) {
 			/* Closed when nothing was in it: what is given back is in no total. */
 			if (m.by < 0)
-				store(&h->entry[m.entry], entry_make(total, m.units));
+				store(&h->entry[m.to.entry], hold_entry_make(total, m.to.units));
 			return HOLD_E_CLOSED;
 		}
 		if (expected && seen != *expected)
 			return HOLD_E_MOVED;
-		if (!next_value(&m, seen, &value))
+		if (!next_value(&m, seen))
 			return HOLD_E_FULL;
-		if (try_move(r, hold, &m, seen, value))
+		if (hold_try(r, hold, &m.to, seen))
 			return HOLD_OK;
 	}
 	return HOLD_E_MOVED;
@@ -346,13 +228,13 @@ enum hold_outcome hold_move(const struct region *r, uint32_t hold, uint64_t owne
 
 uint32_t hold_units(const struct region *r, uint32_t hold, uint32_t total)
 {
-	if (hold >= rows_of(r) || total == 0)
+	if (hold >= hold_rows(r) || total == 0)
 		return 0;
 	for (unsigned i = 0; i < LAYOUT_HOLD_ENTRIES; i++) {
 		uint64_t entry = load(&r->hold[hold].entry[i]);
 
-		if (entry_total(entry) == total)
-			return entry_units(entry);
+		if (hold_entry_total(entry) == total)
+			return hold_entry_units(entry);
 	}
 	return 0;
 }
@@ -362,8 +244,8 @@ uint32_t hold_units(const struct region *r, uint32_t hold, uint32_t total)
 /* Differs from what was here lately, so that no expected word fits by chance. */
 static uint64_t nobodys_word(const struct region *r, uint32_t value, uint64_t seen)
 {
-	return total_make(
-		value, WRITER_NOBODY, total_sequence(seen) + 1 + (r->clock_ns() / NSEC_PER_USEC));
+	return hold_total_make(value, HOLD_WRITER_NOBODY,
+		hold_total_sequence(seen) + 1 + (r->clock_ns() / NSEC_PER_USEC));
 }
 
 bool hold_close(struct region *r, uint32_t row)
@@ -373,20 +255,24 @@ bool hold_close(struct region *r, uint32_t row)
 
 	if (!word)
 		return false;
-	if (total_value(seen) == VALUE_CLOSED)
+	if (hold_total_value(seen) == HOLD_VALUE_CLOSED)
 		return true;
 	/* It goes on to name who wrote it last, so nobody need be told. */
-	return total_value(seen) == 0 && swap(word, seen, seen | VALUE_CLOSED);
+	return hold_total_value(seen) == 0 && swap(word, seen, seen | HOLD_VALUE_CLOSED);
 }
 
 void hold_open(struct region *r, uint32_t row)
 {
 	shared_u64 *word = total_word(r, HOLD_TOTAL_BUCKET(row));
-	uint64_t seen = word ? load(word) : 0;
+	uint64_t seen = word ? load(word) : 0, op;
 
+	if (!word || hold_total_value(seen) != HOLD_VALUE_CLOSED)
+		return;
+	op = hold_total_writer(seen) < hold_rows(r) ? load(&r->hold[hold_total_writer(seen)].op) :
+						      0;
 	/* A closed total is nobody's but the daemon's, so this needs no second try. */
-	if (word && total_value(seen) == VALUE_CLOSED &&
-		acknowledge(r, word, HOLD_TOTAL_BUCKET(row), seen))
+	if (hold_op_state(op) != HOLD_PENDING ||
+		hold_acknowledge(r, word, HOLD_TOTAL_BUCKET(row), seen, op))
 		swap(word, seen, nobodys_word(r, 0, seen));
 }
 
@@ -413,7 +299,7 @@ static bool reap_entry(
 {
 	shared_u64 *word = &r->hold[hold].entry[i];
 	uint64_t entry = load(word);
-	uint32_t total = entry_total(entry), units = entry_units(entry);
+	uint32_t total = hold_entry_total(entry), units = hold_entry_units(entry);
 	enum hold_outcome outcome;
 
 	if (entry == 0)
@@ -446,7 +332,7 @@ uint32_t hold_reap(struct region *r, uint64_t owner, uint64_t now_ns)
 
 	if (owner == 0)
 		return 0;
-	for (uint32_t i = 0; i < rows_of(r); i++)
+	for (uint32_t i = 0; i < hold_rows(r); i++)
 		if (load(&r->hold[i].owner) == owner)
 			freed += reap_hold(r, i, owner, now_ns);
 	return freed;
@@ -456,7 +342,7 @@ uint32_t hold_reap_strays(struct region *r, uint64_t now_ns)
 {
 	uint32_t freed = 0;
 
-	for (uint32_t i = 0; i < rows_of(r); i++) {
+	for (uint32_t i = 0; i < hold_rows(r); i++) {
 		uint64_t owner = load(&r->hold[i].owner);
 		uint32_t row = (uint32_t)owner & ((1u << OWNER_ROW_BITS) - 1);
 
@@ -493,13 +379,13 @@ static void add_up(const struct region *r, const struct layout_hold *h, struct s
 	if (load(&h->owner) == 0)
 		return;
 	op = load(&h->op);
-	if (op_state(op) != STATE_IDLE && (sum = sum_of(r, sums, op_total(op))))
+	if (hold_op_state(op) != HOLD_IDLE && (sum = sum_of(r, sums, op_total(op))))
 		sum->moving = true;
 	for (unsigned i = 0; i < LAYOUT_HOLD_ENTRIES; i++) {
 		uint64_t entry = load(&h->entry[i]);
 
-		if (entry != 0 && (sum = sum_of(r, sums, entry_total(entry))))
-			sum->units += entry_units(entry);
+		if (entry != 0 && (sum = sum_of(r, sums, hold_entry_total(entry))))
+			sum->units += hold_entry_units(entry);
 	}
 }
 
@@ -507,10 +393,10 @@ static void add_up(const struct region *r, const struct layout_hold *h, struct s
 static bool mend(const struct region *r, uint32_t total, struct sum *sums)
 {
 	const struct sum *sum = sum_of(r, sums, total);
-	uint32_t value = total_value(sum->before);
+	uint32_t value = hold_total_value(sum->before);
 
-	if (sum->moving || value == VALUE_CLOSED || value == sum->units ||
-		sum->units >= VALUE_CLOSED)
+	if (sum->moving || value == HOLD_VALUE_CLOSED || value == sum->units ||
+		sum->units >= HOLD_VALUE_CLOSED)
 		return false;
 	return swap(total_word(r, total), sum->before,
 		nobodys_word(r, (uint32_t)sum->units, sum->before));
@@ -528,7 +414,7 @@ uint32_t hold_audit(struct region *r)
 		sums[i].before = load(&r->bucket[i].held);
 	for (uint32_t i = 0; i < r->targets; i++)
 		sums[r->buckets + i].before = load(&r->target[i].pending);
-	for (uint32_t i = 0; i < rows_of(r); i++)
+	for (uint32_t i = 0; i < hold_rows(r); i++)
 		add_up(r, &r->hold[i], sums);
 	for (uint32_t i = 0; i < r->buckets; i++)
 		mended += mend(r, HOLD_TOTAL_BUCKET(i), sums);
@@ -544,7 +430,7 @@ bool hold_view(const struct region *r, uint32_t hold, struct hold_view *out)
 	const struct layout_hold *h;
 	uint64_t owner;
 
-	if (hold >= rows_of(r))
+	if (hold >= hold_rows(r))
 		return false;
 	h = &r->hold[hold];
 	owner = load(&h->owner);
@@ -554,15 +440,15 @@ bool hold_view(const struct region *r, uint32_t hold, struct hold_view *out)
 		.participant = (uint32_t)owner & ((1u << OWNER_ROW_BITS) - 1),
 		.generation = owner >> OWNER_ROW_BITS,
 		.taken_ns = load(&h->taken_ns),
-		.pending = op_state(load(&h->op)) != STATE_IDLE,
+		.pending = hold_op_state(load(&h->op)) != HOLD_IDLE,
 	};
 	for (unsigned i = 0; i < LAYOUT_HOLD_ENTRIES; i++) {
 		uint64_t entry = load(&h->entry[i]);
 
 		if (entry == 0)
 			continue;
-		out->entry[out->count].total = entry_total(entry);
-		out->entry[out->count++].units = entry_units(entry);
+		out->entry[out->count].total = hold_entry_total(entry);
+		out->entry[out->count++].units = hold_entry_units(entry);
 	}
 	return true;
 }

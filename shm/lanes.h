@@ -3,7 +3,7 @@
 /*
  * Four numbers at once, for formulas over a handful of candidates (shm/router.c): the compiler's
  * portable vectors, which are SSE2 or NEON. The same polynomials as in shm/ewma.h, with the same
- * errors. The two types are typedefs because the attribute needs them; they may alias arrays of
+ * errors. The types are typedefs because the attribute needs them; they may alias arrays of
  * float and int32_t that are aligned to LANES_ALIGN.
  */
 
@@ -14,6 +14,13 @@
 
 typedef float lanes_f32 __attribute__((vector_size(16), may_alias));
 typedef int32_t lanes_i32 __attribute__((vector_size(16), may_alias));
+typedef uint32_t lanes_u32 __attribute__((vector_size(16), may_alias));
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define LANES_SHUFFLE(a_, b_, ...) __builtin_shufflevector(a_, b_, __VA_ARGS__)
+#else
+#define LANES_SHUFFLE(a_, b_, ...) __builtin_shuffle(a_, b_, (lanes_i32){ __VA_ARGS__ })
+#endif
 
 static inline lanes_f32 lanes_load(const float *at)
 {
@@ -35,6 +42,31 @@ static inline void lanes_store_int(int32_t *at, lanes_i32 v)
 	*(lanes_i32 *)(void *)at = v;
 }
 
+static inline lanes_i32 lanes_all_int(int32_t x)
+{
+	return (lanes_i32){ x, x, x, x };
+}
+
+/* a - b, modular. */
+static inline lanes_i32 lanes_less(lanes_i32 a, lanes_i32 b)
+{
+	return (lanes_i32)((lanes_u32)a - (lanes_u32)b);
+}
+
+static inline int32_t lanes_any(lanes_i32 v)
+{
+	v |= LANES_SHUFFLE(v, v, 2, 3, 0, 1);
+	v |= LANES_SHUFFLE(v, v, 1, 0, 3, 2);
+	return v[0];
+}
+
+static inline int32_t lanes_sum(lanes_i32 v)
+{
+	v += LANES_SHUFFLE(v, v, 2, 3, 0, 1);
+	v += LANES_SHUFFLE(v, v, 1, 0, 3, 2);
+	return v[0];
+}
+
 static inline lanes_f32 lanes_all(float x)
 {
 	return (lanes_f32){ x, x, x, x };
@@ -46,6 +78,18 @@ static inline lanes_f32 lanes_pick(lanes_i32 mask, lanes_f32 a, lanes_f32 b)
 	return (lanes_f32)((mask & (lanes_i32)a) | (~mask & (lanes_i32)b));
 }
 
+static inline lanes_f32 lanes_min(lanes_f32 a, lanes_f32 b)
+{
+	return lanes_pick((lanes_i32)(a < b), a, b);
+}
+
+/* The least, in all places. */
+static inline lanes_f32 lanes_least(lanes_f32 v)
+{
+	v = lanes_min(v, LANES_SHUFFLE(v, v, 2, 3, 0, 1));
+	return lanes_min(v, LANES_SHUFFLE(v, v, 1, 0, 3, 2));
+}
+
 static inline lanes_f32 lanes_max(lanes_f32 a, lanes_f32 b)
 {
 	return lanes_pick((lanes_i32)(a > b), a, b);
@@ -54,27 +98,31 @@ static inline lanes_f32 lanes_max(lanes_f32 a, lanes_f32 b)
 /* ln(x) for finite x > 0, normalised, to 1e-4. */
 static inline lanes_f32 lanes_ln(lanes_f32 x)
 {
-	lanes_i32 offset = (lanes_i32)x - 0x3f3504f3;
+	lanes_i32 offset = lanes_less((lanes_i32)x, lanes_all_int(0x3f3504f3));
 	lanes_f32 exponent = __builtin_convertvector(offset >> 23, lanes_f32);
-	lanes_f32 t = (lanes_f32)((offset & 0x7fffff) + 0x3f3504f3) - 1.0f, p;
+	lanes_f32 t = (lanes_f32)((offset & 0x7fffff) + 0x3f3504f3) - 1.0f, square = t * t, p;
 
-	p = t * 0.16801382f - 0.27203589f;
-	p = p * t + 0.33841275f;
-	p = p * t - 0.49934391f;
-	p = p * t + 0.99987978f;
+	/* In pairs (Estrin), which do not wait for each other. */
+	p = (t * -0.27203589f + 0.33841275f) + square * 0.16801382f;
+	p = (t * -0.49934391f + 0.99987978f) + square * p;
 	return exponent * 0.69314718f + p * t;
 }
 
-/* exp(x) for x <= 80, to 1e-4 of it; x below -80 counts as -80. */
-static inline lanes_f32 lanes_exp(lanes_f32 x)
+/* exp(x) for -80 <= x <= 80, to 1e-4 of it. */
+static inline lanes_f32 lanes_exp_known(lanes_f32 x)
 {
-	lanes_f32 z = lanes_max(x, lanes_all(-80.0f)) * 1.44269504f + 127.0f, f, p;
+	lanes_f32 z = x * 1.44269504f + 127.0f, f, square, p;
 	lanes_i32 whole = __builtin_convertvector(z, lanes_i32);
 
 	f = z - __builtin_convertvector(whole, lanes_f32);
-	p = f * 0.01354243f + 0.05205482f;
-	p = p * f + 0.24136979f;
-	p = p * f + 0.69303297f;
-	p = p * f + 1.0f;
-	return p * (lanes_f32)(whole << 23);
+	square = f * f;
+	p = (f * 0.05205482f + 0.24136979f) + square * 0.01354243f;
+	p = (f * 0.69303297f + 1.0f) + square * p;
+	return p * (lanes_f32)((lanes_u32)whole << 23);
+}
+
+/* x below -80 counts as -80. */
+static inline lanes_f32 lanes_exp(lanes_f32 x)
+{
+	return lanes_exp_known(lanes_max(x, lanes_all(-80.0f)));
 }

@@ -242,21 +242,22 @@ struct layout_hold {
  * value:float32 | time:32 (ms, modular), value in ln(microseconds).
  */
 struct layout_target {
-	shared_u64 key;         /* hash of name; values as for buckets */
-	shared_u64 pending;     /* requests in flight: value:32 | hold:14 | sequence:18 */
-	shared_u64 tried_ns;    /* CLOCK_BOOTTIME of the last dispatch */
-	shared_u64 gap;         /* EWMA of the time between tokens */
-	shared_u64 samples;     /* first tokens seen */
-	shared_u64 price_input; /* pico-USD per token, two's complement; -1: not known */
+	shared_u64 key;          /* hash of name; values as for buckets */
+	shared_u64 provider;     /* row of the provider's own target; its own row for a provider */
+	shared_u64 available;    /* 0: not to be used (no key), 1: usable */
+	shared_u64 capabilities; /* enum target_capability bits */
+	shared_u64 context;      /* tokens; 0: not known */
+	shared_u64 price_input;  /* pico-USD per token, two's complement; -1: not known */
 	shared_u64 price_output;
-	shared_u64 price_cached;
+	shared_u64 pause_ns; /* CLOCK_BOOTTIME until which nobody sends there; 0: no pause */
+	/* a second cache line: what calls change */
+	shared_u64 pending;  /* requests in flight: value:32 | hold:14 | sequence:18 */
+	shared_u64 tried_ns; /* CLOCK_BOOTTIME of the last dispatch */
+	shared_u64 samples;  /* first tokens seen */
+	shared_u64 gap;      /* EWMA of the time between tokens */
 	shared_u64
 		first_token[LAYOUT_PROMPT_CLASSES]; /* EWMA of time to first token by prompt size */
-	shared_u64 context;                         /* tokens; 0: not known */
-	shared_u64 capabilities;                    /* enum target_capability bits */
-	shared_u64 provider;  /* row of the provider's own target; its own row for a provider */
-	shared_u64 available; /* 0: not to be used (no key), 1: usable */
-	shared_u64 pause_ns;  /* CLOCK_BOOTTIME until which nobody sends there; 0: no pause */
+	shared_u64 price_cached;
 	uint64_t pad[5];
 	char name[LAYOUT_NAME_MAX]; /* "provider/model" or "provider" */
 	uint64_t pad_name[4];
@@ -268,10 +269,12 @@ struct layout_target {
  * raises the generation by one. A probe ticket is participant generation:24 | participant:16 |
  * breaker generation:16 | nonce:8; one of another breaker generation is free, but only while state
  * is of one's own. slice is epoch:24 | ok:20 | bad:20; who replaces an old one first adds its
- * counts to requests and errors. Everybody by CAS; settings and born: the daemon.
+ * counts to requests and errors. unwell_ns is raised before what it tells of. Everybody by CAS;
+ * settings and born: the daemon.
  */
 struct layout_breaker {
 	shared_u64 state;
+	shared_u64 unwell_ns; /* CLOCK_BOOTTIME: from then no failure, pause or ramp counts */
 	shared_u64 probe[LAYOUT_PROBES];
 	shared_u64 baseline; /* mean:float32 | variance:float32 of ln(first token us) */
 	shared_u64 cusum;    /* cusum:float32 | generation:16 | samples:16 */
@@ -286,7 +289,7 @@ struct layout_breaker {
 	shared_u64 recent;      /* mean:float32 | samples:32 of ln since cusum is above 3 */
 	shared_u64 settings[4]; /* packed by breaker.c */
 	shared_u64 untimed;     /* successes that are not in latency_us */
-	uint64_t pad[2];
+	uint64_t pad[1];
 };
 
 /* Time to first token, log-linear: cell (octave * 8 + eighth) from 1024 us up; row = (now / 10 s) %

@@ -21,8 +21,9 @@
 #define NEAR_LEAST 1e-3f
 #define SICK 64.0f
 #define OUT_SCORE 1e30f
+#define FLOAT_BITS_LO 0x3c23d70a /* EWMA_LO */
+#define FLOAT_BITS_HI 0x41c80000 /* EWMA_HI */
 #define TOKENS_MAX (UINT64_C(1) << 26)
-#define PREDICTED_MAX_US 2e9f
 
 static_assert(ROUTER_CANDIDATES == 32, "masks are 32 bits");
 
@@ -63,16 +64,29 @@ const char *router_reason_name(uint64_t reason)
 
 /* ---- all together ---- */
 
+/* How many of the four are above each of own, less. */
+static inline lanes_i32 less_above(lanes_i32 four, lanes_i32 own)
+{
+	lanes_i32 a = LANES_SHUFFLE(four, four, 0, 0, 0, 0) > own;
+	lanes_i32 b = LANES_SHUFFLE(four, four, 1, 1, 1, 1) > own;
+	lanes_i32 c = LANES_SHUFFLE(four, four, 2, 2, 2, 2) > own;
+	lanes_i32 d = LANES_SHUFFLE(four, four, 3, 3, 3, 3) > own;
+
+	return (a + b) + (c + d);
+}
+
 /*
  * rank[i]: how many are before i; equals in the order of their index. Each against each, which for
  * so few is faster than sorting, as it has no branches: the order of floats is that of their bits
  * (negative ones turned), and the lowest bits give way to the index.
  */
-static void rank_all(const float *value, int32_t *rank, unsigned count)
+static inline __attribute__((always_inline)) void rank_some(
+	const float *value, int32_t *rank, unsigned count)
 {
 	_Alignas(LANES_ALIGN) int32_t key[ROUTER_CANDIDATES];
 	lanes_i32 index = { 0, 1, 2, 3 };
 
+#pragma GCC unroll 2
 	for (unsigned i = 0; i < count; i += LANES) {
 		lanes_i32 bits = lanes_load_int((const int32_t *)(const void *)&value[i]);
 
@@ -80,18 +94,30 @@ static void rank_all(const float *value, int32_t *rank, unsigned count)
 		lanes_store_int(&key[i], (bits & ~(ROUTER_CANDIDATES - 1)) | index);
 		index += LANES;
 	}
+#pragma GCC unroll 2
 	for (unsigned i = 0; i < count; i += LANES) {
-		lanes_i32 own = lanes_load_int(&key[i]), before = { 0, 0, 0, 0 };
+		lanes_i32 own = lanes_load_int(&key[i]), before = lanes_all_int((int)count - 1);
 
-		/* Places beyond the last are never before another. */
-		for (unsigned j = 0; j < count; j += LANES) {
-			before -= own > key[j];
-			before -= own > key[j + 1];
-			before -= own > key[j + 2];
-			before -= own > key[j + 3];
-		}
+#pragma GCC unroll 8
+		for (unsigned j = 0; j < count; j += LANES)
+			before += less_above(lanes_load_int(&key[j]), own);
 		lanes_store_int(&rank[i], before);
 	}
+}
+
+/* Places after the last are ranked, too. As many as are filled with the largest. */
+static void rank_all(float *value, int32_t *rank, unsigned count)
+{
+	unsigned all = count <= LANES ? LANES : count <= 8 ? 8 : count <= 16 ? 16 : 32;
+
+	for (unsigned i = count; i < all; i++)
+		value[i] = OUT_SCORE;
+	if (all == 8)
+		rank_some(value, rank, 8);
+	else if (all == ROUTER_CANDIDATES)
+		rank_some(value, rank, ROUTER_CANDIDATES);
+	else
+		rank_some(value, rank, all);
 }
 
 /* The lower median of what the usable ones know; otherwise if none knows anything. */
@@ -120,14 +146,31 @@ static float median(const struct board *b, const float *value, float otherwise)
 	return otherwise;
 }
 
+/* The upper and lower halves of four words. */
+static inline lanes_i32 upper_halves(const uint64_t *word)
+{
+	lanes_i32 a = lanes_load_int((const int32_t *)(const void *)word);
+	lanes_i32 b = lanes_load_int((const int32_t *)(const void *)(word + 2));
+
+	return LANES_SHUFFLE(a, b, 1, 3, 5, 7);
+}
+
+static inline lanes_i32 lower_halves(const uint64_t *word)
+{
+	lanes_i32 a = lanes_load_int((const int32_t *)(const void *)word);
+	lanes_i32 b = lanes_load_int((const int32_t *)(const void *)(word + 2));
+
+	return LANES_SHUFFLE(a, b, 0, 2, 4, 6);
+}
+
 /* One word's value, and how much of it is kept when drawn to the median: all if it is fresh.
  * Anything but all in one of the usable is noted in *drawn. */
-static inline void read_words(const int32_t *bits, const int32_t *ms, lanes_i32 now_ms,
-	lanes_i32 counts, lanes_f32 share, float *value, float *keep, lanes_i32 *drawn)
+static inline void read_words(const uint64_t *word, lanes_i32 now_ms, lanes_i32 counts,
+	lanes_f32 share, float *value, float *keep, lanes_i32 *drawn)
 {
-	lanes_f32 v = (lanes_f32)lanes_load_int(bits), idle;
+	lanes_f32 v = (lanes_f32)upper_halves(word), idle;
 	lanes_i32 known = (v >= EWMA_LO) & (v <= EWMA_HI);
-	lanes_i32 ago = now_ms - lanes_load_int(ms);
+	lanes_i32 ago = lanes_less(now_ms, lower_halves(word));
 
 	/* As ewma_idle_ms(): a little ahead is now, more is long ago. */
 	ago = (ago & ~((ago < 0) & (ago > -EWMA_SKEW_MS)));
@@ -148,26 +191,25 @@ static inline lanes_f32 drawn(const float *ln, const float *keep, lanes_f32 shar
 	return lanes_exp((lanes_load(ln) - all_ln) * kept + all_ln);
 }
 
-static inline lanes_i32 whole_us(lanes_f32 us)
+/* What counts of every candidate. */
+static inline lanes_f32 score_plain(
+	struct board *b, const struct question *q, lanes_f32 us, lanes_i32 pending, unsigned i)
 {
-	return __builtin_convertvector(
-		lanes_pick(us < PREDICTED_MAX_US, us, lanes_all(PREDICTED_MAX_US)), lanes_i32);
+	lanes_f32 inflight = __builtin_convertvector(pending & ~(pending >> 31), lanes_f32) + 1.0f;
+	lanes_f32 price = lanes_load(&b->price[i]) + ROUTER_PRICE_FLOOR;
+
+	return lanes_ln(us * inflight) * q->latency + lanes_ln(price) * q->cost;
 }
 
 static inline void score_some(
 	struct board *b, const struct question *q, lanes_f32 first, lanes_f32 gap, unsigned i)
 {
-	lanes_f32 errors = lanes_load(&b->errors[i]), total = first + gap * (float)q->output;
-	lanes_f32 inflight =
-		__builtin_convertvector(lanes_load_int(&b->pending[i]), lanes_f32) + 1.0f;
-	lanes_f32 score;
+	lanes_f32 errors = lanes_load(&b->errors[i]), total = first + gap * (float)q->output, score;
+	lanes_i32 pending = lanes_load_int(&b->pending[i]);
 
-	lanes_store_int(&b->first_us[i], whole_us(first));
-	lanes_store_int(&b->total_us[i], whole_us(total));
-	inflight = lanes_max(inflight, lanes_all(1));
-	score = lanes_ln((total + lanes_load(&b->wait_us[i])) * inflight) * q->latency;
-	if (q->cost > 0)
-		score += lanes_ln(lanes_load(&b->price[i])) * q->cost;
+	lanes_store(&b->first_us[i], first);
+	lanes_store(&b->total_us[i], total);
+	score = score_plain(b, q, total + lanes_load(&b->wait_us[i]), pending, i);
 	if (b->failed)
 		score -= lanes_ln(1.0f - errors) * q->reliability;
 	score += lanes_pick(errors > ROUTER_SICK_ERRORS, lanes_all(SICK), lanes_all(0));
@@ -178,71 +220,112 @@ static inline void score_some(
 /* What nobody knows the price of counts as dear as the dearest. */
 static void guess_prices(struct board *b)
 {
-	lanes_f32 dear = lanes_all(1);
-	float dearest = 1;
+	float dearest = 0;
 
-	for (unsigned i = 0; i < b->count; i += LANES)
-		dear = lanes_max(dear, lanes_load(&b->price[i]));
-	for (unsigned i = 0; i < LANES; i++)
-		dearest = dear[i] > dearest ? dear[i] : dearest;
-	for (unsigned i = 0; i < b->count; i += LANES) {
-		lanes_f32 price = lanes_load(&b->price[i]);
-
-		lanes_store(&b->price[i], lanes_pick(price == 0, lanes_all(dearest), price));
-	}
+	for (unsigned i = 0; i < b->count; i++)
+		dearest = b->price[i] > dearest ? b->price[i] : dearest;
+	for (unsigned i = 0; i < b->count; i++)
+		b->price[i] = b->price[i] < 0 ? dearest : b->price[i];
 }
 
 /* Whether any is not just what was learned of it: then the medians are needed. */
 static bool read_all(struct board *b, const struct question *q)
 {
-	lanes_i32 now_ms = { q->now_ms, q->now_ms, q->now_ms, q->now_ms };
-	lanes_i32 drawn = { 0, 0, 0, 0 };
+	lanes_i32 now_ms = lanes_all_int(q->now_ms), drawn = { 0, 0, 0, 0 };
 
 	for (unsigned i = 0; i < b->count; i += LANES) {
 		lanes_i32 counts = lanes_load_int(&b->counts[i]);
 		lanes_f32 share = lanes_load(&b->share[i]);
 
-		read_words(&b->first_bits[i], &b->first_ms[i], now_ms, counts, share, &b->first[i],
+		read_words(&b->first_word[i], now_ms, counts, share, &b->first[i],
 			&b->first_keep[i], &drawn);
-		read_words(&b->gap_bits[i], &b->gap_ms[i], now_ms, counts, share, &b->gap[i],
-			&b->gap_keep[i], &drawn);
+		read_words(&b->gap_word[i], now_ms, counts, share, &b->gap[i], &b->gap_keep[i],
+			&drawn);
 	}
-	return (drawn[0] | drawn[1] | drawn[2] | drawn[3]) != 0;
+	return lanes_any(drawn) != 0;
 }
 
 static void score_all(struct board *b, const struct question *q)
 {
 	float first_ln, gap_ln;
 
-	if (q->cost > 0 && b->unpriced)
-		guess_prices(b);
-	b->learned = true;
+	guess_prices(b);
 	if (!read_all(b, q)) {
 		for (unsigned i = 0; i < b->count; i += LANES)
 			score_some(b, q, lanes_exp(lanes_load(&b->first[i])),
 				lanes_exp(lanes_load(&b->gap[i])), i);
 		return;
 	}
-	first_ln = median(b, b->first, 0);
+	first_ln = median(b, b->first, UNKNOWN_LN_US);
 	gap_ln = median(b, b->gap, NO_GAP_LN_US);
-	b->learned = first_ln != 0;
-	if (!b->learned)
-		first_ln = UNKNOWN_LN_US;
 	for (unsigned i = 0; i < b->count; i += LANES) {
 		lanes_f32 share = lanes_load(&b->share[i]);
 
 		score_some(b, q, drawn(&b->first[i], &b->first_keep[i], share, first_ln),
 			drawn(&b->gap[i], &b->gap_keep[i], share, gap_ln), i);
 	}
+	if (first_ln == UNKNOWN_LN_US)
+		for (unsigned i = 0; i < b->count; i++)
+			b->first_us[i] = b->total_us[i] = 0;
 }
 
-/* Sorts into order; those left out come last. Returns how many are usable. */
-static unsigned sort(struct board *b)
+/*
+ * The same where all are plain and what was learned of them is as good as now (within 23 ms ahead
+ * and 1000 ago, so that one test of bits does): false if it is not, and nothing is scored. The
+ * subtractions have their sign set for what is out of EWMA_LO to EWMA_HI, also for NaN and what
+ * is below 0.
+ */
+static inline lanes_i32 fresh_words(const uint64_t *word, lanes_i32 now_ms, lanes_i32 *strange)
 {
-	rank_all(b->score, b->rank, b->count);
+	lanes_i32 bits = upper_halves(word);
+
+	*strange |= lanes_less(now_ms, lower_halves(word)) & ~1023;
+	*strange |= (lanes_less(bits, lanes_all_int(FLOAT_BITS_LO)) |
+			    lanes_less(lanes_all_int(FLOAT_BITS_HI), bits)) &
+		INT32_MIN;
+	return bits;
+}
+
+static inline __attribute__((always_inline)) bool score_fresh(
+	struct board *b, const struct question *q, unsigned count)
+{
+	lanes_i32 now_ms = lanes_all_int((int32_t)((uint32_t)q->now_ms + 23)),
+		  strange = { 0, 0, 0, 0 };
+
+#pragma GCC unroll 2
+	for (unsigned i = 0; i < count; i += LANES) {
+		lanes_f32 first, total;
+
+		first = lanes_exp_known(
+			(lanes_f32)fresh_words(&b->first_word[i], now_ms, &strange));
+		total = lanes_exp_known((lanes_f32)fresh_words(&b->gap_word[i], now_ms, &strange));
+		total = first + total * (float)q->output;
+		lanes_store(&b->first_us[i], first);
+		lanes_store(&b->total_us[i], total);
+		lanes_store(
+			&b->score[i], score_plain(b, q, total, lanes_load_int(&b->pending[i]), i));
+	}
+	return lanes_any(strange) == 0;
+}
+
+static void score(struct board *b, const struct question *q)
+{
+	bool fresh = b->plain &&
+		(b->count == 2 * LANES ? score_fresh(b, q, 2 * LANES) :
+					 score_fresh(b, q, b->count));
+
+	if (aux_unlikely(!fresh)) {
+		if (b->plain)
+			router_spread(b);
+		score_all(b, q);
+	}
+}
+
+/* Those left out come last. */
+static void sort(struct board *b)
+{
 	for (unsigned i = 0; i < b->count; i++)
 		b->order[b->rank[i]] = (uint8_t)i;
-	return b->uses;
 }
 
 /* ---- the first ---- */
@@ -293,7 +376,10 @@ static int oldest(const struct board *b, const struct question *q, uint32_t mask
 	for (uint32_t left = mask; left != 0; left &= left - 1) {
 		int i = __builtin_ctz(left);
 
-		if (q->cost * ewma_ln(b->price[i] / cheapest) > DEAR + NEAR_LEAST)
+		if (q->cost *
+				ewma_ln((b->price[i] + ROUTER_PRICE_FLOOR) /
+					(cheapest + ROUTER_PRICE_FLOOR)) >
+			DEAR + NEAR_LEAST)
 			continue;
 		if (found < 0 || tried_ns(q, i) < tried_ns(q, found))
 			found = i;
@@ -334,12 +420,29 @@ static uint32_t eligible(const struct board *b)
 	return mask & ~b->sick ? mask : b->usable;
 }
 
-/* The better of two drawn among those near the best. */
+/* The better of two drawn of so many: its place. */
+static inline unsigned draw(const struct question *q, unsigned near)
+{
+	unsigned one = below((uint32_t)(q->random >> 32), near), two;
+
+	if (near < 2)
+		return 0;
+	two = below((uint32_t)(q->random >> 16), near - 1);
+	two += two >= one;
+	return two < one ? two : one;
+}
+
+static inline float near_bound(const struct question *q, float best)
+{
+	return best + q->latency * NEAR + NEAR_LEAST;
+}
+
+/* One of those near the best. */
 static void choose(struct board *b, const struct question *q, uint32_t mask, unsigned usable)
 {
 	uint8_t position[ROUTER_CANDIDATES];
 	float bound = OUT_SCORE;
-	unsigned near = 0, one, two;
+	unsigned near = 0;
 
 	for (unsigned p = 0; p < usable; p++) {
 		unsigned i = b->order[p];
@@ -349,18 +452,11 @@ static void choose(struct board *b, const struct question *q, uint32_t mask, uns
 		if (b->score[i] > bound)
 			break;
 		if (near == 0)
-			bound = b->score[i] + q->latency * NEAR + NEAR_LEAST;
+			bound = near_bound(q, b->score[i]);
 		position[near++] = (uint8_t)p;
 	}
-	if (near == 0)
-		return;
-	one = below((uint32_t)(q->random >> 32), near);
-	if (near > 1) {
-		two = below((uint32_t)(q->random >> 16), near - 1);
-		two += two >= one;
-		one = two < one ? two : one;
-	}
-	move_first(b, position[one]);
+	if (near > 0)
+		move_first(b, position[draw(q, near)]);
 }
 
 static void choose_or_explore(struct board *b, const struct question *q, unsigned usable)
@@ -381,6 +477,30 @@ static void choose_or_explore(struct board *b, const struct question *q, unsigne
 	} else {
 		move_first(b, (unsigned)b->rank[first]);
 		b->reason[first] = ROUTER_EXPLORED;
+	}
+}
+
+/* choose() where all are plain, on the ranks: that of the chosen becomes 0, those before it move
+ * by one. No branch depends on what is drawn. */
+static inline __attribute__((always_inline)) void choose_plain(
+	struct board *b, const struct question *q, unsigned count)
+{
+	lanes_f32 bound = lanes_all(OUT_SCORE);
+	lanes_i32 near = { 0, 0, 0, 0 }, chosen;
+
+#pragma GCC unroll 2
+	for (unsigned i = 0; i < count; i += LANES)
+		bound = lanes_min(lanes_load(&b->score[i]), bound);
+	bound = lanes_least(bound) + (q->latency * NEAR + NEAR_LEAST);
+#pragma GCC unroll 2
+	for (unsigned i = 0; i < count; i += LANES)
+		near -= lanes_load(&b->score[i]) <= bound;
+	chosen = lanes_all_int((int32_t)draw(q, (unsigned)lanes_sum(near)));
+#pragma GCC unroll 2
+	for (unsigned i = 0; i < count; i += LANES) {
+		lanes_i32 rank = lanes_load_int(&b->rank[i]);
+
+		lanes_store_int(&b->rank[i], (rank - (rank < chosen)) & ~(rank == chosen));
 	}
 }
 
@@ -456,6 +576,12 @@ static void set_weights(struct question *q)
 	q->reliability = 1 + RELIABILITY_FACTOR * (sum > 0 ? reliability * sum : 1.0f / 3);
 }
 
+/* In pico-USD. A cost in whole nano-USD, rounded up, is above just where it is above. */
+static uint64_t price_cap(int64_t nanousd)
+{
+	return nanousd >= 0 && nanousd < INT64_MAX / 1000 ? (uint64_t)nanousd * 1000 : UINT64_MAX;
+}
+
 /* In place: a copy would wait for its stores. */
 static void prepare(struct question *q, const struct region *r, const struct router_query *query,
 	const struct router_candidate *candidate, uint64_t now_ns)
@@ -463,13 +589,20 @@ static void prepare(struct question *q, const struct region *r, const struct rou
 	uint64_t input = min_u64(query->input_tokens, TOKENS_MAX);
 	uint64_t cached = min_u64(query->cached_tokens, input);
 
+	uint64_t output = query->output_tokens;
+
 	q->r = r;
 	q->candidate = candidate;
 	q->query = query;
 	q->prompt_class = target_prompt_class(query->input_tokens);
 	q->cached = cached;
 	q->fresh = input - cached;
-	q->output = min_u64(query->output_tokens, TOKENS_MAX);
+	q->output = min_u64(output, TOKENS_MAX);
+	q->context = query->input_tokens + (output > 0 ? output - 1 : 0);
+	if (aux_unlikely(q->context < query->input_tokens))
+		q->context = UINT64_MAX - 1;
+	q->price_cap = price_cap(query->price_cap_nanousd);
+	q->capabilities = query->capabilities;
 	q->now_ms = (int32_t)(uint32_t)(now_ns / NSEC_PER_MSEC);
 	q->now_ns = now_ns;
 	q->stale_ns = now_ns > ROUTER_STALE_NS ? now_ns - ROUTER_STALE_NS : 0;
@@ -477,10 +610,18 @@ static void prepare(struct question *q, const struct region *r, const struct rou
 	set_weights(q);
 }
 
+static inline int64_t nanousd_of(int64_t pico)
+{
+	return pico < 0 ? -1 : (int64_t)(((uint64_t)pico + 999) / 1000);
+}
+
+static inline uint64_t whole_us(float us)
+{
+	return (uint64_t)(int64_t)us;
+}
+
 static void answer(const struct board *b, struct router_decision *out)
 {
-	uint32_t told = b->learned ? UINT32_MAX : 0;
-
 	for (unsigned p = 0; p < b->count; p++) {
 		unsigned i = b->order[p];
 
@@ -488,12 +629,29 @@ static void answer(const struct board *b, struct router_decision *out)
 			.candidate = (uint8_t)i,
 			.reason = b->reason[i],
 			.wait_ns = b->wait_ns[i],
-			.first_token_us = (uint32_t)b->first_us[i] & told,
-			.total_us = (uint32_t)b->total_us[i] & told,
-			.cost_nanousd = b->cost[i],
+			.first_token_us = whole_us(b->first_us[i]),
+			.total_us = whole_us(b->total_us[i]),
+			.cost_nanousd = nanousd_of(b->pico[i]),
 			.score = b->score[i],
 		};
 	}
+}
+
+/* The same where all are plain, from the ranks. */
+static inline __attribute__((always_inline)) void answer_plain(
+	const struct board *b, struct router_decision *out, unsigned count)
+{
+#pragma GCC unroll 4
+	for (unsigned i = 0; i < count; i++)
+		out->choice[(unsigned)b->rank[i]] = (struct router_choice){
+			.candidate = (uint8_t)i,
+			.reason = ROUTER_FALLBACK,
+			.first_token_us = whole_us(b->first_us[i]),
+			.total_us = whole_us(b->total_us[i]),
+			.cost_nanousd = (int64_t)(((uint64_t)b->pico[i] + 999) / 1000),
+			.score = b->score[i],
+		};
+	out->choice[0].reason = ROUTER_CHOSEN;
 }
 
 static uint64_t earliest(const struct board *b)
@@ -507,27 +665,50 @@ static uint64_t earliest(const struct board *b)
 	return wait_ns;
 }
 
+static void decide_plain(struct board *b, const struct question *q, struct router_decision *out)
+{
+	if (b->count == 2 * LANES) {
+		choose_plain(b, q, 2 * LANES);
+		answer_plain(b, out, 2 * LANES);
+	} else {
+		choose_plain(b, q, b->count);
+		answer_plain(b, out, b->count);
+	}
+}
+
+static void decide_any(struct board *b, const struct question *q, struct router_decision *out)
+{
+	sort(b);
+	if (b->uses > 0 && q->query->strategy < ROUTER_ROUND_ROBIN)
+		choose_or_explore(b, q, b->uses);
+	else if (b->uses > 0 && b->reason[b->order[0]] == ROUTER_FALLBACK)
+		b->reason[b->order[0]] = ROUTER_CHOSEN;
+	out->wait_ns = b->uses > 0 ? 0 : earliest(b);
+	answer(b, out);
+}
+
 void router_decide(const struct region *r, const struct router_query *query,
 	const struct router_candidate *candidate, unsigned count, shared_u64 *turn, uint64_t now_ns,
 	struct router_decision *out)
 {
 	struct question q;
 	struct board b;
-	unsigned usable;
 
 	count = count < ROUTER_CANDIDATES ? count : ROUTER_CANDIDATES;
 	prepare(&q, r, query, candidate, now_ns);
 	router_look(&b, &q, count);
-	score_all(&b, &q);
-	if (query->strategy >= ROUTER_ROUND_ROBIN)
+	score(&b, &q);
+	if (query->strategy >= ROUTER_ROUND_ROBIN) {
+		if (b.plain)
+			router_spread(&b);
 		score_plainly(r, &b, &q, candidate, turn);
-	usable = sort(&b);
-	if (usable > 0 && query->strategy < ROUTER_ROUND_ROBIN)
-		choose_or_explore(&b, &q, usable);
-	else if (usable > 0 && b.reason[b.order[0]] == ROUTER_FALLBACK)
-		b.reason[b.order[0]] = ROUTER_CHOSEN;
+	}
+	rank_all(b.score, b.rank, count);
 	out->count = count;
-	out->usable = usable;
-	out->wait_ns = usable > 0 ? 0 : earliest(&b);
-	answer(&b, out);
+	out->usable = b.uses;
+	out->wait_ns = 0;
+	if (aux_likely(b.plain && count > 0))
+		decide_plain(&b, &q, out);
+	else
+		decide_any(&b, &q, out);
 }

@@ -3,13 +3,16 @@
 #include <string.h>
 #include "base/aux.h"
 #include "shm/breaker.h"
+#include "shm/ewma.h"
 #include "shm/target.h"
 
 #define COLD_SAMPLES 10
 #define ERRORS_MAX 0.999f
 #define WAIT_MAX_US 1e12f
 #define STATE_SHIFT 62
-#define SLICE_BAD UINT64_C(0xfffff)
+#define PRICE_BITS 35
+
+static_assert(TARGET_PRICE_MAX >> PRICE_BITS == 1, "what is below is valid");
 
 static uint64_t load(const shared_u64 *word)
 {
@@ -18,45 +21,42 @@ static uint64_t load(const shared_u64 *word)
 
 /* ---- looking at one candidate ---- */
 
-/* Of the whole call, in pico-USD; -1: not known. Tokens and prices are bounded, so nothing
+/* Of the whole call, in pico-USD, of valid prices: tokens and prices are bounded, so nothing
  * overflows. */
-static inline int64_t price_call(const struct layout_target *t, const struct question *q)
+static inline uint64_t price_call(
+	const struct layout_target *t, const struct question *q, uint64_t input, uint64_t output)
 {
-	uint64_t input = load(&t->price_input), output = load(&t->price_output), cached = input;
+	uint64_t pico = input * q->fresh + output * q->output, cached;
 
-	if (aux_unlikely(input > TARGET_PRICE_MAX || output > TARGET_PRICE_MAX))
-		return -1;
-	if (q->cached > 0 && load(&t->price_cached) <= TARGET_PRICE_MAX)
+	if (aux_unlikely(q->cached > 0)) {
 		cached = load(&t->price_cached);
-	return (int64_t)(input * q->fresh + cached * q->cached + output * q->output);
+		pico += (cached <= TARGET_PRICE_MAX ? cached : input) * q->cached;
+	}
+	return pico;
 }
 
 /* Everything that needs no other module. */
-static inline void look_numbers(
+static void look_numbers(
 	struct board *b, unsigned i, const struct layout_target *t, const struct question *q)
 {
-	uint64_t first = load(&t->first_token[q->prompt_class]), gap = load(&t->gap);
 	uint64_t samples = load(&t->samples), tried_ns = load(&t->tried_ns);
-	int64_t pico = price_call(t, q);
+	uint64_t input = load(&t->price_input), output = load(&t->price_output);
 
-	b->first_bits[i] = (int32_t)(first >> 32);
-	b->first_ms[i] = (int32_t)first;
-	b->gap_bits[i] = (int32_t)(gap >> 32);
-	b->gap_ms[i] = (int32_t)gap;
+	b->first_word[i] = load(&t->first_token[q->prompt_class]);
+	b->gap_word[i] = load(&t->gap);
 	b->pending[i] = (int32_t)(load(&t->pending) & UINT32_MAX);
-	if (aux_unlikely(samples < COLD_SAMPLES)) {
+	if (samples < COLD_SAMPLES) {
 		b->share[i] = (float)samples / COLD_SAMPLES;
 		b->cold |= UINT32_C(1) << i;
 	}
-	if (aux_unlikely(tried_ns - q->stale_ns > ROUTER_STALE_NS + ROUTER_AHEAD_NS))
+	if (tried_ns - q->stale_ns > ROUTER_STALE_NS + ROUTER_AHEAD_NS)
 		b->stale |= UINT32_C(1) << i;
-	if (aux_unlikely(pico < 0)) {
+	if (input > TARGET_PRICE_MAX || output > TARGET_PRICE_MAX) {
 		b->unpriced = true;
-		b->price[i] = 0;
 		return;
 	}
-	b->price[i] = (float)pico + ROUTER_PRICE_FLOOR;
-	b->cost[i] = (int64_t)(((uint64_t)pico + 999) / 1000);
+	b->pico[i] = (int64_t)price_call(t, q, input, output);
+	b->price[i] = (float)b->pico[i];
 }
 
 static inline bool is_closed(const struct layout_breaker *b)
@@ -108,27 +108,36 @@ static bool look_wait(struct board *b, unsigned i, uint64_t wait_ns, uint64_t pa
 		return true;
 	b->wait_ns[i] = wait_ns;
 	b->wait_us[i] = us < WAIT_MAX_US ? us : WAIT_MAX_US;
+	b->waits = true;
 	if (wait_ns <= patience_ns)
 		return true;
 	b->reason[i] = (uint8_t)reason;
 	return false;
 }
 
-static __attribute__((noinline)) bool look_budget(const struct region *r, struct board *b,
-	unsigned i, const struct router_candidate *c, const struct question *q)
+/* Until its limits would let the call pass; UINT64_MAX: never. */
+static __attribute__((noinline)) uint64_t limits_wait(const struct region *r,
+	const struct router_candidate *c, const struct question *q, int64_t pico)
 {
 	struct bucket_cost cost = { .requests = 1,
 		.input_tokens = q->query->input_tokens,
 		.output_tokens = q->query->output_tokens,
-		.nanousd = b->cost[i] < 0 ? 0 : (uint64_t)b->cost[i] };
-	struct bucket_verdict v;
+		.nanousd = pico < 0 ? 0 : ((uint64_t)pico + 999) / 1000 };
+	struct bucket_verdict v = bucket_peek(r, c->limits, &cost, q->now_ns);
 
-	v = bucket_peek(r, c->limits, &cost, q->now_ns);
+	if (aux_unlikely(v.outcome == BUCKET_E_NEVER))
+		return UINT64_MAX;
 	/* Who looks up limits that are gone again is told so when he takes. */
-	if (aux_likely(v.outcome != BUCKET_E_WAIT && v.outcome != BUCKET_E_NEVER))
-		return true;
-	if (v.outcome == BUCKET_E_WAIT)
-		return look_wait(b, i, v.wait_ns, q->query->patience_ns, ROUTER_OUT_BUDGET);
+	return v.outcome == BUCKET_E_WAIT ? v.wait_ns : 0;
+}
+
+static bool look_budget(const struct region *r, struct board *b, unsigned i,
+	const struct router_candidate *c, const struct question *q)
+{
+	uint64_t wait_ns = limits_wait(r, c, q, b->pico[i]);
+
+	if (wait_ns < UINT64_MAX)
+		return look_wait(b, i, wait_ns, q->query->patience_ns, ROUTER_OUT_BUDGET);
 	b->wait_ns[i] = UINT64_MAX;
 	b->reason[i] = ROUTER_OUT_BUDGET;
 	return false;
@@ -150,109 +159,123 @@ static inline bool look_waits(const struct region *r, struct board *b, unsigned 
 }
 
 /* The first reason against it that holds whatever its state is, or ROUTER_FALLBACK. */
-static inline enum router_reason look_filters(
-	const struct layout_target *t, const struct router_query *query, int64_t cost)
+static enum router_reason look_filters(
+	const struct layout_target *t, const struct question *q, int64_t pico)
 {
-	uint64_t context = load(&t->context);
-
-	if (aux_unlikely(load(&t->available) != 1))
+	if (load(&t->available) != 1)
 		return ROUTER_OUT_UNAVAILABLE;
-	if (aux_unlikely((query->capabilities & ~load(&t->capabilities)) != 0))
+	if ((q->capabilities & ~load(&t->capabilities)) != 0)
 		return ROUTER_OUT_CAPABILITY;
 	/* 0, not known, becomes the largest. */
-	if (aux_unlikely(query->input_tokens > context - 1 ||
-		    query->output_tokens > context - query->input_tokens) &&
-		context != 0)
+	if (q->context > load(&t->context) - 1)
 		return ROUTER_OUT_CONTEXT;
-	if (aux_unlikely(
-		    query->price_cap_nanousd >= 0 && (cost < 0 || cost > query->price_cap_nanousd)))
+	if (q->query->price_cap_nanousd >= 0 && (pico < 0 || (uint64_t)pico > q->price_cap))
 		return ROUTER_OUT_PRICE;
 	return ROUTER_FALLBACK;
 }
 
-/* Whether any slice has a failure, however old: most have none, and need not be added up. */
-static inline bool has_failed(const struct layout_breaker *b)
-{
-	uint64_t all = 0;
-
-#pragma GCC unroll 10
-	for (unsigned i = 0; i < LAYOUT_SLICES; i++)
-		all |= load(&b->slice[i]);
-	return (all & SLICE_BAD) != 0;
-}
-
-static inline void look_health(
+static void look_health(
 	const struct region *r, struct board *b, unsigned i, uint32_t row, uint64_t now_ns)
 {
 	float errors;
 
-	if (aux_unlikely(has_failed(&r->breaker[row]))) {
+	if (load(&r->breaker[row].unwell_ns) > now_ns) {
 		errors = breaker_error_ratio(r, row, now_ns);
 		b->errors[i] = errors > 0 ? errors < ERRORS_MAX ? errors : ERRORS_MAX : 0;
-		b->failed = true;
+		b->failed |= errors > 0;
 		if (errors > ROUTER_SICK_ERRORS)
 			b->sick |= UINT32_C(1) << i;
 	}
 	/* Whatever the ramp, one may. */
-	if (aux_unlikely(b->pending[i] > 0) &&
-		(uint32_t)b->pending[i] >= breaker_ramp(r, row, now_ns))
+	if (b->pending[i] != 0 && (uint32_t)b->pending[i] >= breaker_ramp(r, row, now_ns))
 		b->held |= UINT32_C(1) << i;
 }
 
-static inline void use(struct board *b, unsigned i)
+static void use(struct board *b, unsigned i)
 {
 	b->usable |= UINT32_C(1) << i;
 	b->counts[i] = -1;
-	b->uses++;
 }
 
-static inline void look(const struct region *r, struct board *b, unsigned i,
+/* Any candidate, whatever is the matter with it. */
+static __attribute__((noinline)) void look(const struct region *r, struct board *b, unsigned i,
 	const struct router_candidate *c, const struct question *q)
 {
 	const struct layout_target *t;
 
-	if (aux_unlikely(c->row >= r->targets || c->key < LAYOUT_KEY_FIRST))
+	if (b->plain)
+		router_spread(b);
+	b->usable &= ~(UINT32_C(1) << i);
+	b->counts[i] = b->pending[i] = 0;
+	b->first_word[i] = b->gap_word[i] = EWMA_NONE;
+	b->reason[i] = ROUTER_OUT_UNAVAILABLE;
+	b->pico[i] = -1;
+	b->price[i] = -1;
+	if (c->row >= r->targets || c->key < LAYOUT_KEY_FIRST)
 		return;
 	t = &r->target[c->row];
-	if (aux_unlikely(atomic_load_explicit(&t->key, memory_order_acquire) != c->key))
+	if (atomic_load_explicit(&t->key, memory_order_acquire) != c->key)
 		return;
 	look_numbers(b, i, t, q);
-	b->reason[i] = (uint8_t)look_filters(t, q->query, b->cost[i]);
-	if (aux_unlikely(b->reason[i] != ROUTER_FALLBACK) ||
-		!look_breaker(r, b, i, c->row, q->now_ns))
-		return;
-	if (!look_waits(r, b, i, c, q))
+	b->reason[i] = (uint8_t)look_filters(t, q, b->pico[i]);
+	if (b->reason[i] != ROUTER_FALLBACK || !look_breaker(r, b, i, c->row, q->now_ns) ||
+		!look_waits(r, b, i, c, q))
 		return;
 	look_health(r, b, i, c->row, q->now_ns);
 	use(b, i);
 }
 
-/* Places that take no part in any formula. */
-static void look_begin(struct board *b, unsigned count)
+/* One with nothing the matter; false: look() knows. As many conditions as possible in one branch:
+ * each is nearly always so. */
+static inline bool look_plain(const struct region *r, struct board *b, unsigned i,
+	const struct router_candidate *c, const struct question *q)
 {
-	b->count = count;
-	b->uses = 0;
-	b->failed = b->unpriced = false;
-	b->usable = b->open = b->cold = b->probe = b->stale = b->held = b->sick = 0;
-	for (unsigned i = 0; i < count; i += LANES) {
-		lanes_i32 none = { 0, 0, 0, 0 };
+	uint32_t row = c->row, targets = r->targets;
+	const struct layout_target *t = &r->target[row];
+	const struct layout_breaker *breaker = r->breaker;
+	uint64_t provider, odd, input, output, pico;
 
+	if (aux_unlikely(row >= targets || c->key < LAYOUT_KEY_FIRST))
+		return false;
+	odd = atomic_load_explicit(&t->key, memory_order_acquire) ^ c->key;
+	provider = load(&t->provider);
+	if (aux_unlikely(provider >= targets))
+		return false;
+	odd |= load(&t->available) ^ 1;
+	odd |= (load(&t->capabilities) & q->capabilities) ^ q->capabilities;
+	input = load(&t->price_input);
+	output = load(&t->price_output);
+	odd |= (input | output) >> PRICE_BITS;
+	odd |= (load(&breaker[row].state) | load(&breaker[provider].state)) >> STATE_SHIFT;
+	pico = price_call(t, q, input, output);
+	b->first_word[i] = load(&t->first_token[q->prompt_class]);
+	b->gap_word[i] = load(&t->gap);
+	b->pending[i] = (int32_t)(uint32_t)load(&t->pending);
+	b->pico[i] = (int64_t)pico;
+	b->price[i] = (float)(int64_t)pico;
+	return aux_likely(odd == 0) && aux_likely(pico <= q->price_cap) &&
+		aux_likely(q->context <= load(&t->context) - 1) &&
+		aux_likely(load(&breaker[row].unwell_ns) <= q->now_ns) &&
+		aux_likely(load(&breaker[provider].unwell_ns) <= q->now_ns) &&
+		aux_likely(load(&t->samples) >= COLD_SAMPLES) &&
+		aux_likely(load(&t->tried_ns) - q->stale_ns <= ROUTER_STALE_NS + ROUTER_AHEAD_NS);
+}
+
+void router_spread(struct board *b)
+{
+	b->plain = false;
+	for (unsigned i = 0; i < b->count; i += LANES) {
 		lanes_store(&b->share[i], lanes_all(1));
 		lanes_store(&b->errors[i], lanes_all(0));
-		lanes_store(&b->price[i], lanes_all(1));
 		lanes_store(&b->wait_us[i], lanes_all(0));
-		lanes_store_int(&b->counts[i], none);
-		lanes_store_int(&b->first_bits[i], none);
-		lanes_store_int(&b->gap_bits[i], none);
-		lanes_store_int(&b->first_ms[i], none);
-		lanes_store_int(&b->gap_ms[i], none);
-		lanes_store_int(&b->pending[i], none);
+		lanes_store_int(&b->counts[i], lanes_all_int(-1));
 		for (unsigned k = i; k < i + LANES; k++) {
 			b->wait_ns[k] = 0;
-			b->cost[k] = -1;
-			b->reason[k] = ROUTER_OUT_UNAVAILABLE;
+			b->reason[k] = ROUTER_FALLBACK;
 		}
 	}
+	for (unsigned i = b->count; i % LANES != 0; i++)
+		b->counts[i] = 0;
 }
 
 /* All that is left out is out for its breaker: better these than none. */
@@ -273,9 +296,25 @@ static void panic(const struct region *r, struct board *b, const struct router_c
 
 void router_look(struct board *b, const struct question *q, unsigned count)
 {
-	look_begin(b, count);
-	for (unsigned i = 0; i < count; i++)
-		look(q->r, b, i, &q->candidate[i], q);
+	const struct region *r = q->r;
+	const struct router_candidate *c = q->candidate;
+
+	b->count = count;
+	b->plain = true;
+	b->failed = b->unpriced = b->waits = false;
+	b->usable = (uint32_t)((UINT64_C(1) << count) - 1);
+	b->open = b->cold = b->probe = b->stale = b->held = b->sick = 0;
+	for (unsigned i = 0; i < count; i++, c++)
+		if (aux_unlikely(!look_plain(r, b, i, c, q) ||
+			    (c->limits && limits_wait(r, c, q, b->pico[i]) != 0)))
+			look(r, b, i, c, q);
+	/* Places beyond the last: fresh, and like any other. */
+	for (unsigned i = count; i % LANES != 0; i++) {
+		b->first_word[i] = b->gap_word[i] = ewma_pack(1, (uint32_t)q->now_ms);
+		b->pending[i] = 0;
+		b->price[i] = 0;
+	}
 	if (aux_unlikely(b->usable == 0))
-		panic(q->r, b, q->candidate, q);
+		panic(r, b, q->candidate, q);
+	b->uses = aux_likely(b->plain) ? count : (unsigned)__builtin_popcount(b->usable);
 }

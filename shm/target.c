@@ -4,6 +4,7 @@
 #include "base/aux.h"
 #include "base/error.h"
 #include "shm/breaker.h"
+#include "shm/breaker_stats.h"
 #include "shm/ewma.h"
 #include "shm/hold.h"
 #include "shm/layout.h"
@@ -203,11 +204,12 @@ void target_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint6
 	if (row >= r->targets || !r->writable)
 		return;
 	until_ns = min_u64(until_ns, now_ns + TARGET_PAUSE_MAX_NS);
+	/* First: who looks no closer does not see the pause. */
+	breaker_unwell_until(&r->breaker[row], until_ns, now_ns);
 	found = load(&r->target[row].pause_ns);
 	/* One later than any that is set is nonsense, and may be lowered. */
-	for (int i = 0; i < PAUSE_TRIES &&
-		(found < until_ns || found > now_ns + TARGET_PAUSE_MAX_NS);
-		i++)
+	for (int i = 0;
+		i < PAUSE_TRIES && (found < until_ns || found > now_ns + TARGET_PAUSE_MAX_NS); i++)
 		if (atomic_compare_exchange_strong_explicit(&r->target[row].pause_ns, &found,
 			    until_ns, memory_order_acq_rel, memory_order_relaxed))
 			return;

@@ -105,7 +105,8 @@ static uint32_t wide_key(struct keyboard *k, bool idle)
 	size_t length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 	uint32_t c = length == 2 ? lead & 0x1fu : length == 3 ? lead & 0x0fu : lead & 0x07u;
 
-	if (k->count < length && !idle)
+	/* What no character begins with is not waited for. */
+	if (k->count < length && !idle && lead >= 0xc2 && lead <= 0xf4)
 		return KEY_NONE;
 	if (k->count < length || !utf8_is_valid(str_make(k->pending, length))) {
 		drop(k, 1);

@@ -156,13 +156,13 @@ static double limit_rejected_key(const void *row)
 
 static const struct top_column limit_columns[] = {
 	{ "LIMIT", .draw = limit_label },
-	{ "RATE", 12, .from = 76, .at_right = true, .unsorted = true, .draw = limit_rate },
+	{ "RATE", 12, .from = 84, .at_right = true, .unsorted = true, .draw = limit_rate },
 	{ "USED", 10, .wide_from = 96, .wide = 16, .falls = true, .draw = limit_bar,
 		.key = limit_used_key },
 	{ "LEFT", 7, .at_right = true, .draw = limit_left, .key = limit_left_key },
-	{ "FULL IN", 15, .from = 60, .at_right = true, .falls = true, .draw = limit_full_in,
+	{ "FULL IN", 15, .from = 72, .at_right = true, .falls = true, .draw = limit_full_in,
 		.key = limit_full_key },
-	{ "ADM/S", 7, .from = 86, .at_right = true, .falls = true, .draw = limit_admitted,
+	{ "ADM/S", 7, .from = 92, .at_right = true, .falls = true, .draw = limit_admitted,
 		.key = limit_admitted_key },
 	{ "REJ/S", 7, .from = 50, .at_right = true, .falls = true, .draw = limit_rejected,
 		.key = limit_rejected_key },

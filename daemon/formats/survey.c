@@ -14,16 +14,20 @@
 #define SURVEY_MESSAGE_TOKENS 5
 #define SURVEY_TOKENS_MAX UINT64_C(100000000)
 
-/* An upper bound of the bytes in all strings below v: structure counts little. */
+/* What structure adds to the texts, per value. */
+#define SURVEY_VALUE_BYTES 4
+
+/* Bytes of all strings in v, member names included. A document's values lie one behind the other, so that
+ * neither depth nor memory matters. */
 static uint64_t survey_bytes(yyjson_val *v)
 {
-	aux_cleanup(freep) char *text = NULL;
-	size_t length = 0;
+	yyjson_val *end = v ? unsafe_yyjson_get_next(v) : NULL;
+	uint64_t bytes = 0;
 
-	if (yyjson_is_str(v))
-		return yyjson_get_len(v);
-	text = yyjson_val_write(v, YYJSON_WRITE_NOFLAG, &length);
-	return text ? length : 0;
+	for (; v != end; v++)
+		bytes += yyjson_is_str(v) ? yyjson_get_len(v) + SURVEY_VALUE_BYTES :
+					    SURVEY_VALUE_BYTES;
+	return bytes;
 }
 
 static void survey_part(struct survey *s, yyjson_val *part, uint64_t *bytes)
@@ -76,7 +80,8 @@ static void survey_model(yyjson_val *root, char out[SURVEY_MODEL_MAX + 1])
 static void survey_root(struct survey *s, yyjson_val *root)
 {
 	yyjson_val *tools = value_get(root, "tools");
-	yyjson_val *format = value_get(value_get(root, "response_format"), "type");
+	yyjson_val *schema = value_get(root, "response_format");
+	yyjson_val *format = value_get(schema, "type");
 	uint64_t bytes = 0;
 
 	survey_messages(s, value_get(root, "messages"), &bytes);
@@ -84,8 +89,10 @@ static void survey_root(struct survey *s, yyjson_val *root)
 		s->capabilities |= TARGET_TOOLS;
 		bytes += survey_bytes(tools);
 	}
-	if (value_is(format, "json_schema"))
+	if (value_is(format, "json_schema")) {
 		s->capabilities |= TARGET_JSON;
+		bytes += survey_bytes(schema);
+	}
 	if (value_get(root, "reasoning_effort"))
 		s->capabilities |= TARGET_REASONING;
 	if (yyjson_is_true(value_get(root, "stream")))
@@ -94,6 +101,9 @@ static void survey_root(struct survey *s, yyjson_val *root)
 	s->max_tokens = survey_number(root, "max_completion_tokens");
 	if (!s->max_tokens)
 		s->max_tokens = survey_number(root, "max_tokens");
+	/* That is of each of the answers asked for. */
+	s->max_tokens =
+		min_u64(s->max_tokens * max_u64(survey_number(root, "n"), 1), SURVEY_TOKENS_MAX);
 }
 
 int survey_read(struct str body, struct survey *out, char model[SURVEY_MODEL_MAX + 1])

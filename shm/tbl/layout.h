@@ -118,23 +118,24 @@ LAYOUT_FIELD(layout_hold, entry, "atomic u64[12]", "total:22, pad:10, units:32")
 
 LAYOUT_STRUCT(layout_target, "One (provider, model), or a provider by itself.")
 LAYOUT_FIELD(layout_target, key, "atomic u64", "hash of the name; 0 never used, 1 retired")
+LAYOUT_FIELD(layout_target, provider, "atomic u64", "row of the provider's own target")
+LAYOUT_FIELD(layout_target, available, "atomic u64", "0: not to be used")
+LAYOUT_FIELD(layout_target, capabilities, "atomic u64",
+	"bits: 1 tools, 2 vision, 4 JSON schema, 8 reasoning, 16 streaming")
+LAYOUT_FIELD(layout_target, context, "atomic u64", "tokens; 0: not known")
+LAYOUT_FIELD(layout_target, price_input, "atomic u64", "pico-USD per token; -1: not known")
+LAYOUT_FIELD(layout_target, price_output, "atomic u64", "the same")
+LAYOUT_FIELD(layout_target, pause_ns, "atomic u64", "nobody sends there before; 0: no pause")
 LAYOUT_FIELD(layout_target, pending, "atomic u64",
 	"requests in flight: value:32, hold:14, sequence:18")
 LAYOUT_FIELD(layout_target, tried_ns, "atomic u64", "last dispatch")
+LAYOUT_FIELD(layout_target, samples, "atomic u64", "first tokens seen")
 LAYOUT_FIELD(layout_target, gap, "atomic u64",
 	"EWMA of the time between tokens: ln(us) float32, ms:32")
-LAYOUT_FIELD(layout_target, samples, "atomic u64", "first tokens seen")
-LAYOUT_FIELD(layout_target, price_input, "atomic u64", "pico-USD per token; -1: not known")
-LAYOUT_FIELD(layout_target, price_output, "atomic u64", "the same")
-LAYOUT_FIELD(layout_target, price_cached, "atomic u64", "the same, for input from the cache")
 LAYOUT_FIELD(layout_target, first_token, "atomic u64[6]",
 	"EWMA of the time to the first token, by prompt size")
-LAYOUT_FIELD(layout_target, context, "atomic u64", "tokens; 0: not known")
-LAYOUT_FIELD(layout_target, capabilities, "atomic u64",
-	"bits: 1 tools, 2 vision, 4 JSON schema, 8 reasoning, 16 streaming")
-LAYOUT_FIELD(layout_target, provider, "atomic u64", "row of the provider's own target")
-LAYOUT_FIELD(layout_target, available, "atomic u64", "0: not to be used")
-LAYOUT_FIELD(layout_target, pause_ns, "atomic u64", "nobody sends there before; 0: no pause")
+LAYOUT_FIELD(layout_target, price_cached, "atomic u64",
+	"as price_input, for input from the cache")
 LAYOUT_FIELD(layout_target, pad, "u64[5]", "0")
 LAYOUT_FIELD(layout_target, name, "char[160]", "`provider/model` or `provider`")
 LAYOUT_FIELD(layout_target, pad_name, "u64[4]", "0")
@@ -142,6 +143,7 @@ LAYOUT_FIELD(layout_target, pad_name, "u64[4]", "0")
 LAYOUT_STRUCT(layout_breaker, "The circuit breaker of the target of the same row.")
 LAYOUT_FIELD(layout_breaker, state, "atomic u64",
 	"state:2 (3: open by hand), generation:16, ok:8, bad:8, exponent:4, deadline:26")
+LAYOUT_FIELD(layout_breaker, unwell_ns, "atomic u64", "from then no failure, pause or ramp counts")
 LAYOUT_FIELD(layout_breaker, probe, "atomic u64[4]",
 	"tickets: generation of participant:24, participant:16, "
 	"breaker generation:16, nonce:8")
@@ -160,7 +162,7 @@ LAYOUT_FIELD(layout_breaker, recent, "atomic u64",
 	"mean float32, samples:32 of ln(first token us) since cusum is above 3")
 LAYOUT_FIELD(layout_breaker, settings, "atomic u64[4]", "packed thresholds")
 LAYOUT_FIELD(layout_breaker, untimed, "atomic u64", "successes that are not in latency_us")
-LAYOUT_FIELD(layout_breaker, pad, "u64[2]", "0")
+LAYOUT_FIELD(layout_breaker, pad, "u64[1]", "0")
 
 LAYOUT_STRUCT(layout_latency, "Histogram of the time to the first token, six rows of ten seconds.")
 LAYOUT_FIELD(layout_latency, row, "struct[6]",

@@ -71,7 +71,7 @@ struct world {
 	struct actor actor[WORLD_ACTORS];
 	struct meter user[WORLD_USERS], model, provider, tokens, output;
 	uint64_t admitted;   /* leases */
-	uint64_t spent, day; /* nano-USD of the window that the daemon began last */
+	uint64_t spent, day; /* nano-USD, by the provider's clock */
 };
 
 extern struct world world;

@@ -278,6 +278,12 @@ def settled_facts(dump):
     }
 
 
+def dump_without_clients(host):
+    dump = host.dump()
+    attached = [p['pid'] for p in dump['participants'] if p['state'] == 'attached']
+    return dump if attached == [host.daemon.pid] else None
+
+
 def test_observers_cannot_touch_any_table():
     with Host() as host:
         host.configure(providers=[host.provider('openai', host.fake())],
@@ -287,7 +293,8 @@ def test_observers_cannot_touch_any_table():
                        templates={'per_user': {'concurrency': 3}},
                        access={'observers': {'users': [str(NOBODY)]}})
         host.start()
-        dump = host.dump()
+        # The connection that asked whether the daemon is ready has been seen to end.
+        dump = wait_for(lambda: dump_without_clients(host), what='nobody is attached')
         sections, pid, target = dump['header']['sections'], host.daemon.pid, os.path.realpath(host.region)
         before = settled_facts(dump)
 

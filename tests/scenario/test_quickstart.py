@@ -44,7 +44,7 @@ def test_shows_the_main_job_and_leaves_nothing():
     check(0.99 * (20 + 50 * 4) <= admitted, f'{admitted} of 220 admitted')
     rows = re.findall(r'worker \d+ \(pid \d+\): (\d+) admitted', text)
     equal((len(rows), sum(map(int, rows))), (4, admitted), 'workers add up')
-    check(re.search(r'user +workers +50 +1\.000s +20 ', text), 'the limit is in the dump')
+    check(re.search(r'user +workers +requests +50 +1\.000s +20 ', text), 'the limit is in the dump')
     equal(session_processes(run.pid), [], 'processes left')
     check(not os.path.exists(folder_of(text)), 'folder left')
 

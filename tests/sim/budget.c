@@ -146,7 +146,7 @@ static void plan_faults(struct budget_plan *p)
 	p->restart = sim_once_in(2) ? 0 : sim_magnitude(2000, 20000);
 	p->refuse = sim_once_in(2) ? 0 : sim_magnitude(500, 10000);
 	p->cancel = sim_once_in(2) ? 0 : sim_between(2, 20);
-	p->borrow = p->cancel || p->change || sim_once_in(2) ? 0 : sim_between(2, 20);
+	p->borrow = sim_once_in(2) ? 0 : sim_between(2, 20);
 	p->follows = sim_once_in(3);
 	p->slow_interleaving = sim_once_in(2);
 	p->stale_ns = 0;
@@ -160,7 +160,7 @@ static void plan_cancels(struct budget_plan *p)
 	uint64_t interval_ns = p->window_ns / p->requests;
 
 	p->cancel = 2;
-	p->borrow = 0;
+	p->borrow = sim_once_in(2) ? 0 : 4;
 	p->cost_most = 1 + p->cost_most / 64;
 	p->call_ns = 1 + interval_ns / sim_between(1, 8);
 	p->think_ns = 1 + interval_ns / 2;

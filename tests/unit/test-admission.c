@@ -341,6 +341,68 @@ static void a_probes_first_token_is_proof_enough(void **state)
 	assert_int_equal(v.requests, requests + 3);
 }
 
+/* The provider's breaker is closed and hears of it at the end. */
+static void a_proof_is_the_probes_alone(void **state)
+{
+	uint64_t later = TAKEN + 3600 * FIXTURE_SECOND, requests;
+	struct breaker_view v;
+
+	(void)state;
+	open_by_failing();
+	breaker_force_close(&w.f.r, w.provider, TAKEN);
+	assert_true(breaker_view(&w.f.r, w.provider, later, &v));
+	requests = v.requests;
+	admission_acquire(&w.f.r, &w.ask, later, &w.ticket, &w.v);
+	assert_int_equal(w.v.outcome, ADMISSION_OK);
+	admission_first_token(&w.f.r, &w.ticket, FIXTURE_SECOND, later);
+	judge(BREAKER_OK);
+	assert_true(breaker_view(&w.f.r, w.provider, later, &v));
+	assert_int_equal(v.requests, requests + 1);
+}
+
+/* One hold for both, so that the table holds as many requests as it has rows. */
+static void a_request_takes_one_hold(void **state)
+{
+	unsigned holds = 0;
+	struct hold_view v;
+
+	(void)state;
+	fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
+	assert_int_equal(acquire(), ADMISSION_OK);
+	for (uint32_t i = 0; i < w.f.r.holds; i++)
+		holds += hold_view(&w.f.r, i, &v);
+	assert_int_equal(holds, 1);
+	assert_int_equal(target_pending(&w.f.r, w.target), 1);
+	admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
+	assert_int_equal(target_pending(&w.f.r, w.target), 0);
+	for (uint32_t i = 0; i < w.f.r.holds; i++)
+		assert_false(hold_view(&w.f.r, i, &v));
+}
+
+/* Nothing is admitted that the tables cannot account for, and nothing is left of the refusal. */
+static void without_a_free_hold_a_request_is_refused(void **state)
+{
+	const struct region_sizes sizes = { .holds = 4 };
+	struct admission_ticket taken[4];
+
+	(void)state;
+	teardown(NULL);
+	w.f = fixture_open_sized(&sizes, false);
+	w.ask.owner = participant_owner(
+		&w.f.r, (uint32_t)participant_claim(&w.f.r, 1, 1, 0, FIXTURE_NOW));
+	w.ask.provider = make_target("p", TARGET_NONE);
+	w.ask.target = w.target = make_target("p/m", w.ask.provider);
+	fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
+	for (int i = 0; i < 4; i++) {
+		admission_acquire(&w.f.r, &w.ask, TAKEN, &taken[i], &w.v);
+		assert_int_equal(w.v.outcome, ADMISSION_OK);
+	}
+	assert_int_equal(acquire(), ADMISSION_E_FULL);
+	assert_int_equal(target_pending(&w.f.r, w.target), 4);
+	admission_cancel(&w.f.r, &taken[0], TAKEN);
+	assert_int_equal(acquire(), ADMISSION_OK);
+}
+
 static void success_teaches_the_target(void **state)
 {
 	const struct admission_result good = {
@@ -434,6 +496,40 @@ static void what_remains_at_the_provider_bounds_what_is_left_here(void **state)
 	assert_int_equal(acquire(), ADMISSION_OK);
 }
 
+/* The provider's limit adds up several models: what one of them has left says nothing of it. */
+static void the_narrowest_limits_follow(void **state)
+{
+	uint32_t model = fixture_limit(&w.f, BUCKET_SCOPE_MODEL, "m", 1, 50);
+	uint32_t provider = fixture_limit(&w.f, BUCKET_SCOPE_PROVIDER, "p", 1, 100);
+	uint32_t tokens =
+		fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
+	struct feedback f = FEEDBACK_NULL;
+
+	(void)state;
+	feedback_header(&f, str_of("x-ratelimit-remaining-requests"), str_of("20"));
+	feedback_header(&f, str_of("x-ratelimit-remaining-tokens"), str_of("300"));
+	feedback_finish(&f, STR_NULL, 0);
+	assert_int_equal(acquire(), ADMISSION_OK);
+	admission_feedback(&w.f.r, &w.ticket, &f, false, TAKEN, 0);
+	assert_int_equal(left(model), 20);
+	assert_int_equal(left(provider), 99);
+	/* Of tokens the provider's is the narrowest there is. */
+	assert_int_equal(left(tokens), 300);
+}
+
+/* Nobody sends during a pause, though the table had no row for the target. */
+static void a_429_of_a_target_without_a_row_pauses_its_provider(void **state)
+{
+	struct feedback f = feedback_of("retry-after", "7");
+
+	(void)state;
+	w.ask.target = TARGET_NONE;
+	assert_int_equal(acquire(), ADMISSION_OK);
+	admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0);
+	admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
+	assert_int_equal(acquire(), ADMISSION_E_PAUSED);
+}
+
 static void a_limit_named_three_times_is_heard(void **state)
 {
 	uint32_t provider = fixture_limit(&w.f, BUCKET_SCOPE_PROVIDER, "p", 10, 100);
@@ -468,10 +564,15 @@ int main(void)
 		CASE(what_is_not_judged_is_neutral),
 		CASE(a_probes_ticket_comes_back_from_a_refusal),
 		CASE(a_probes_first_token_is_proof_enough),
+		CASE(a_proof_is_the_probes_alone),
+		CASE(a_request_takes_one_hold),
+		CASE(without_a_free_hold_a_request_is_refused),
 		CASE(success_teaches_the_target),
 		CASE(a_429_pauses_the_target_for_everybody),
 		CASE(a_429_pauses_the_limits_that_clients_share),
 		CASE(what_remains_at_the_provider_bounds_what_is_left_here),
+		CASE(the_narrowest_limits_follow),
+		CASE(a_429_of_a_target_without_a_row_pauses_its_provider),
 		CASE(a_limit_named_three_times_is_heard),
 	};
 

@@ -134,6 +134,104 @@ static void change_with_an_old_clock_keeps_the_debt(void **state)
 	}
 }
 
+/* A take begun before a slower limit fails at tat, whatever was owed: its cost is the old one's. */
+static void change_to_slower_changes_what_was_read(void **state)
+{
+	static const int64_t owed[] = { -5, -1, 0, 1, 1000, 3 * NSEC_PER_MSEC };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(owed); i++) {
+		struct fixture f = fixture_open(false);
+		struct bucket_set set;
+		uint64_t seen;
+
+		fixture_limit(&f, BUCKET_SCOPE_USER, "u", 1000, 10);
+		set = fixture_set(&f, "u");
+		seen = (uint64_t)((int64_t)NOW + owed[i]);
+		row_of(&f, &set)->tat = seen;
+		fixture_limit(&f, BUCKET_SCOPE_USER, "u", 10, 10);
+		assert_int_not_equal(row_of(&f, &set)->tat, seen);
+		fixture_close(&f);
+	}
+}
+
+/* ---- bookings ---- */
+
+#define T0 (NOW + 1) /* after the limits were set */
+
+static struct bucket_lease booked(
+	const struct fixture *f, const struct bucket_set *set, uint64_t now_ns, uint64_t wait_ns)
+{
+	struct bucket_lease l;
+	struct bucket_verdict v = bucket_borrow(&f->r, 1 << 16 | 7, set,
+		&(struct bucket_cost){ .requests = 1 }, now_ns, 100 * SECOND, &l);
+
+	assert_int_equal(v.outcome, BUCKET_OK);
+	assert_int_equal(v.wait_ns, wait_ns);
+	return l;
+}
+
+/* Who was to be sent at a time is sent then: what leaks until then is not given back to others. */
+static void bookings_keep_their_times_when_others_give_back(void **state)
+{
+	struct fixture f = fixture_open(false);
+	struct bucket_lease first, second, third;
+	struct bucket_set set;
+
+	(void)state;
+	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 1, 1);
+	set = fixture_set(&f, "u");
+	first = booked(&f, &set, T0, 0);
+	assert_int_equal(name_of(&f, &set)->ahead_ns, 0);
+	second = booked(&f, &set, T0, SECOND);
+	assert_int_equal(name_of(&f, &set)->ahead_ns, T0 + SECOND);
+	bucket_cancel(&f.r, &first, T0 + SECOND / 10);
+	assert_int_equal(take(&f, &set, T0 + SECOND * 11 / 10).wait_ns, SECOND * 9 / 10);
+	/* Nor when it is a request alone, nor for another that was booked. */
+	third = booked(&f, &set, T0 + SECOND / 10, SECOND * 19 / 10);
+	bucket_give_back(&f.r, &set, 1, T0 + SECOND / 10, T0 + SECOND / 5);
+	bucket_cancel(&f.r, &second, T0 + SECOND / 5);
+	assert_int_equal(take(&f, &set, T0 + SECOND).wait_ns, 2 * SECOND);
+	/* The last one comes back whole. */
+	bucket_cancel(&f.r, &third, T0 + SECOND);
+	assert_int_equal(take(&f, &set, T0 + SECOND).wait_ns, SECOND);
+	/* More than a day ahead nobody books, so more is a broken word. */
+	name_of(&f, &set)->ahead_ns = UINT64_MAX;
+	bucket_adopt(&f.r, NOW);
+	assert_int_equal(name_of(&f, &set)->ahead_ns, NOW + BUCKET_AHEAD_MAX_NS);
+	fixture_close(&f);
+}
+
+static void bookings_keep_their_times_when_the_rate_is_raised(void **state)
+{
+	struct fixture f = fixture_open(false);
+	const uint64_t changed = T0 + SECOND / 2;
+	struct bucket_lease second;
+	struct bucket_limit faster;
+	struct bucket_set set;
+
+	(void)state;
+	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 1, 1);
+	set = fixture_set(&f, "u");
+	booked(&f, &set, T0, 0);
+	booked(&f, &set, T0, SECOND);
+	second = booked(&f, &set, T0, 2 * SECOND);
+	booked(&f, &set, T0, 3 * SECOND);
+	/* One gap is not filled: whose it was is not known. */
+	bucket_cancel(&f.r, &second, T0);
+	faster = fixture_requests(BUCKET_SCOPE_USER, str_of("u"), 10, 1);
+	assert_true(bucket_configure(&f.r, &faster, changed) >= 0);
+	assert_int_equal(hammer(&f, &set, changed, T0 + 3 * SECOND, SECOND / 100), 0);
+	assert_int_equal(take(&f, &set, T0 + 3 * SECOND).wait_ns, SECOND / 10);
+	assert_int_equal(take(&f, &set, T0 + 31 * SECOND / 10).outcome, BUCKET_OK);
+	/* And what is owed after is no broken word for the next change. */
+	booked(&f, &set, T0 + 31 * SECOND / 10, SECOND / 10);
+	faster.limit = 100;
+	assert_true(bucket_configure(&f.r, &faster, T0 + 31 * SECOND / 10) >= 0);
+	assert_int_equal(take(&f, &set, T0 + 31 * SECOND / 10).wait_ns, 11 * SECOND / 100);
+	fixture_close(&f);
+}
+
 static void change_to_the_same_changes_nothing(void **state)
 {
 	struct fixture f = fixture_open(false);
@@ -599,6 +697,9 @@ int main(void)
 		cmocka_unit_test(daemons_dying_late_stay_within_the_bound),
 		cmocka_unit_test(change_keeps_the_debt_in_units),
 		cmocka_unit_test(change_with_an_old_clock_keeps_the_debt),
+		cmocka_unit_test(change_to_slower_changes_what_was_read),
+		cmocka_unit_test(bookings_keep_their_times_when_others_give_back),
+		cmocka_unit_test(bookings_keep_their_times_when_the_rate_is_raised),
 		cmocka_unit_test(change_to_the_same_changes_nothing),
 		cmocka_unit_test(death_while_changing_never_over_admits),
 		cmocka_unit_test(lowering_and_raising_a_burst_refills_nothing),

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/aux.h"
-#include "shm/hold.h"
+#include "shm/hold_internal.h"
 #include "tests/unit/bucket-helpers.h"
 #include "tests/unit/splitmix.h"
 
@@ -40,6 +40,13 @@ static inline enum hold_outcome amid_move(const struct region *r, uint32_t hold,
 	return hold_move(r, hold, owner, total, add, sub, expected);
 }
 
+static inline bool amid_try(
+	const struct region *r, uint32_t hold, const struct hold_change *to, uint64_t seen)
+{
+	amid_step();
+	return hold_try(r, hold, to, seen);
+}
+
 /* And the daemon's, where it dies before a store of its own, or others act. */
 static struct {
 	bool on;
@@ -58,6 +65,7 @@ static inline void step_store(_Atomic uint64_t *word, uint64_t value, memory_ord
 }
 
 #define hold_move amid_move
+#define hold_try amid_try
 #pragma push_macro("atomic_compare_exchange_strong_explicit")
 #pragma push_macro("atomic_store_explicit")
 #undef atomic_compare_exchange_strong_explicit
@@ -68,6 +76,7 @@ static inline void step_store(_Atomic uint64_t *word, uint64_t value, memory_ord
 #include "shm/bucket_table.c"
 #pragma pop_macro("atomic_store_explicit")
 #pragma pop_macro("atomic_compare_exchange_strong_explicit")
+#undef hold_try
 #undef hold_move
 
 #define OWNER (UINT64_C(1) << 16 | 7)
@@ -367,6 +376,34 @@ static void least_recently_used_goes_first_if_it_owes_nothing(void **state)
 	assert_int_equal(instantiate(&f, "i", NOW + 2 * SECOND), 0);
 	assert_false(exists(&f, "c"));
 	fixture_close(&f);
+}
+
+/* Whose first row is there is given the second, and not for the first. */
+static void rows_of_one_user_do_not_evict_each_other(void **state)
+{
+	static const struct region_sizes three = { .limits = 3, .holds = 4, .targets = 1 };
+	const struct bucket_limit t[2] = {
+		template_for(BUCKET_SCOPE_USER, BUCKET_REQUESTS, 1, 5),
+		template_for(BUCKET_SCOPE_USER, BUCKET_TOKENS, 1, 5),
+	};
+
+	(void)state;
+	for (uint32_t first = 0; first < 2; first++) {
+		struct fixture f = fixture_open_sized(&three, false);
+		struct bucket_set set, other;
+
+		assert_int_equal(bucket_set_templates(&f.r, &t[first], 1, NOW), 0);
+		assert_int_equal(instantiate(&f, "a", NOW), 0);
+		assert_int_equal(bucket_set_templates(&f.r, t, 2, NOW), 0);
+		assert_int_equal(instantiate(&f, "b", NOW + 1), 0);
+		assert_int_equal(resolve(&f, "a", NOW, &other), BUCKET_E_MISSING);
+		assert_int_equal(other.count, 1);
+		assert_int_equal(instantiate(&f, "a", NOW + 2), 0);
+		assert_int_equal(resolve(&f, "a", NOW + 2, &set), BUCKET_OK);
+		assert_int_equal(set.count, 2);
+		assert_true(set.index[0] == other.index[0] || set.index[1] == other.index[0]);
+		fixture_close(&f);
+	}
 }
 
 static void configured_limits_find_room_but_lose_none(void **state)
@@ -748,6 +785,7 @@ int main(void)
 		cmocka_unit_test(sets_have_room_for_so_many),
 		cmocka_unit_test(config_and_template_take_turns_with_one_debt),
 		cmocka_unit_test(least_recently_used_goes_first_if_it_owes_nothing),
+		cmocka_unit_test(rows_of_one_user_do_not_evict_each_other),
 		cmocka_unit_test(configured_limits_find_room_but_lose_none),
 		cmocka_unit_test(retired_row_drains),
 		cmocka_unit_test(eviction_amid_taking_loses_nothing),

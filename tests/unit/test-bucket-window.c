@@ -281,6 +281,105 @@ static void used_window_owes_until_it_ends(void **state)
 	fixture_close(&f);
 }
 
+#define END (NOW + 18 * 3600 * SECOND)
+#define WALL_END (WALL + 18 * 3600 * SECOND)
+
+/* What is used after the end, and before the daemon begins the next window, is the next one's. */
+static void late_use_counts_for_the_next_window(void **state)
+{
+	struct fixture f = fixture_open(false);
+	struct bucket_set set = budget_set(&f, LIMIT, DAY);
+	struct bucket_lease a, b;
+	struct bucket_view v;
+
+	(void)state;
+	bucket_roll(&f.r, NOW, WALL);
+	assert_int_equal(f.r.header->wall_offset_ns, WALL - NOW);
+	assert_true(spend(&f, &set, LIMIT / 8, NOW));
+	assert_int_equal(lease(&f, &set, LIMIT / 4, NOW, &a).outcome, BUCKET_OK);
+	assert_int_equal(lease(&f, &set, LIMIT / 2, NOW, &b).outcome, BUCKET_OK);
+	bucket_settle(&f.r, &a, MONEY(LIMIT / 4), END - 1);
+	bucket_settle(&f.r, &b, MONEY(LIMIT / 2), END);
+	/* Until it begins, all counts. */
+	assert_true(bucket_view(&f.r, set.index[0], END, &v));
+	assert_int_equal(v.owed, LIMIT / 8 * 7);
+	assert_false(spend(&f, &set, LIMIT / 8 + 1, END + 1));
+	assert_true(spend(&f, &set, LIMIT / 8, END + 1));
+	bucket_roll(&f.r, END + SECOND, WALL_END + SECOND);
+	assert_true(bucket_view(&f.r, set.index[0], END + SECOND, &v));
+	assert_int_equal(v.owed, LIMIT / 8 * 5);
+	assert_int_equal(name_of(&f, &set)->late, 0);
+	assert_false(spend(&f, &set, LIMIT / 8 * 3 + 1, END + SECOND));
+	assert_true(spend(&f, &set, LIMIT / 8 * 3, END + SECOND));
+	/* Nobody began one for three days. */
+	bucket_charge(&f.r, set.index[0], LIMIT / 2, END + 2 * DAY);
+	bucket_roll(&f.r, END + 3 * DAY, WALL_END + 3 * DAY);
+	assert_false(spend(&f, &set, LIMIT / 2 + 1, END + 3 * DAY));
+	bucket_roll(&f.r, END + 4 * DAY, WALL_END + 4 * DAY);
+	assert_true(spend(&f, &set, LIMIT, END + 4 * DAY));
+	fixture_close(&f);
+}
+
+/* The daemon died before it took off what it had added; what came late meanwhile; nonsense. */
+static void late_use_is_never_forgotten(void **state)
+{
+	static const struct region_sizes one = { .limits = 1, .holds = 4, .targets = 1 };
+	static const bool keep[1];
+	struct fixture f = fixture_open_sized(&one, false);
+	struct bucket_set set = budget_set(&f, LIMIT, DAY);
+	struct bucket_limit other = fixture_requests(BUCKET_SCOPE_USER, str_of("v"), 1, 1);
+	struct bucket_view v;
+
+	(void)state;
+	bucket_roll(&f.r, NOW, WALL);
+	bucket_charge(&f.r, set.index[0], 1000, END);
+	bucket_roll(&f.r, END, WALL_END);
+	name_of(&f, &set)->late = 1000;
+	bucket_roll(&f.r, END + SECOND, WALL_END + SECOND);
+	assert_true(bucket_view(&f.r, set.index[0], END + SECOND, &v));
+	assert_int_equal(v.owed, 2000);
+	assert_int_equal(name_of(&f, &set)->late, 0);
+	name_of(&f, &set)->late = UINT64_MAX;
+	assert_false(spend(&f, &set, 1, END + SECOND));
+	bucket_charge(&f.r, set.index[0], 5, END + 2 * DAY);
+	bucket_reset(&f.r, set.index[0], END + SECOND);
+	assert_true(spend(&f, &set, LIMIT, END + SECOND));
+	bucket_roll(&f.r, END + DAY, WALL_END + DAY);
+	/* A row that owes only that has no room for another limit. */
+	bucket_charge(&f.r, set.index[0], 1, END + 2 * DAY);
+	bucket_retire(&f.r, keep);
+	assert_true(bucket_configure(&f.r, &other, END + 2 * DAY) < 0);
+	fixture_close(&f);
+}
+
+static struct fixture *late_in;
+
+static void use_all_late(void)
+{
+	others = NULL;
+	bucket_charge(&late_in->r, 0, LIMIT, END);
+}
+
+/* Between the look at the limit and the swap of its total. */
+static void late_use_amid_a_lease_is_seen(void **state)
+{
+	static const struct region_sizes one = { .limits = 1, .holds = 4, .targets = 1 };
+	struct fixture f = fixture_open_sized(&one, false);
+	struct bucket_set set = budget_set(&f, LIMIT, DAY);
+	struct bucket_lease l;
+	struct bucket_view v;
+
+	(void)state;
+	bucket_roll(&f.r, NOW, WALL);
+	late_in = &f;
+	others = use_all_late;
+	assert_int_equal(lease(&f, &set, 1, END, &l).outcome, BUCKET_E_WAIT);
+	assert_null(others);
+	assert_true(bucket_view(&f.r, set.index[0], END, &v));
+	assert_int_equal(v.held, 0);
+	fixture_close(&f);
+}
+
 /* ---- random histories ---- */
 
 enum { LIVE = 5, DEPTH = 3, WINDOWS = 64 };
@@ -288,9 +387,9 @@ enum { LIVE = 5, DEPTH = 3, WINDOWS = 64 };
 static struct storm {
 	struct fixture f;
 	struct bucket_set set;
-	uint64_t seed, wall_ns, used[WINDOWS], over[WINDOWS];
+	uint64_t seed, wall_ns, used[WINDOWS + 1], over[WINDOWS + 1];
 	unsigned depth, window;
-	bool rolling;
+	bool rolling, late; /* late: what is settled may be after the window's end */
 	struct {
 		struct bucket_lease lease;
 		uint64_t left;
@@ -310,7 +409,7 @@ static void storm_roll(void)
 		return;
 	storm.rolling = true;
 	storm.wall_ns = WALL + storm.window * DAY - (pick(3) == 0 ? pick(2 * DAY) : 0);
-	if (pick(4) == 0) {
+	if (storm.late || pick(4) == 0) {
 		storm.window++;
 		storm.wall_ns = WALL + storm.window * DAY;
 	}
@@ -324,19 +423,20 @@ static void storm_settle(unsigned slot)
 {
 	struct bucket_lease l = storm.slots[slot].lease;
 	uint64_t n = pick(storm.slots[slot].left + 1), over = pick(4) ? 0 : pick(20000);
+	bool end = pick(2), amid = storm.rolling, late = storm.late && pick(2);
 	unsigned window = storm.window;
-	bool end = pick(2), amid = storm.rolling;
+	uint64_t now = late ? NOW + 2 * DAY : NOW;
 
 	storm.slots[slot].lease.set = NULL;
 	storm.slots[slot].left -= n;
 	if (end)
-		bucket_settle(&storm.f.r, &l, MONEY(n + over), NOW);
+		bucket_settle(&storm.f.r, &l, MONEY(n + over), now);
 	else
-		bucket_progress(&storm.f.r, &l, MONEY(n), NOW);
+		bucket_progress(&storm.f.r, &l, MONEY(n), now);
 	if (end && over > 0)
-		storm.over[window] += over;
+		storm.over[window + late] += over;
 	if (window == storm.window && !amid)
-		storm.used[window] += n + (end ? over : 0);
+		storm.used[window + late] += n + (end ? over : 0);
 	storm.slots[slot].lease = l;
 	storm.slots[slot].live = !end;
 }
@@ -382,7 +482,9 @@ static void windows_hold_together(void **state)
 
 	(void)state;
 	for (unsigned history = 0; history < 400; history++) {
-		storm = (struct storm){ .f = fixture_open_sized(&few, false), .seed = history };
+		storm = (struct storm){
+			.f = fixture_open_sized(&few, false), .seed = history, .late = history % 2
+		};
 		storm.set = budget_set(&storm.f, LIMIT, DAY);
 		bucket_roll(&storm.f.r, NOW, WALL);
 		others = storm_others;
@@ -410,6 +512,9 @@ int main(void)
 		cmocka_unit_test(lost_past_starts_used_up),
 		cmocka_unit_test(reset_gives_the_day_again),
 		cmocka_unit_test(used_window_owes_until_it_ends),
+		cmocka_unit_test(late_use_counts_for_the_next_window),
+		cmocka_unit_test(late_use_is_never_forgotten),
+		cmocka_unit_test(late_use_amid_a_lease_is_seen),
 		cmocka_unit_test(windows_hold_together),
 	};
 

@@ -680,7 +680,7 @@ static void an_operator_acts_on_breakers_and_limits(void **state)
 	assert_int_equal(act(f, "breaker-close", "p/m"), STATUS_OK);
 	assert_int_equal(breaker_check(r, row, now_ns, &wait_ns), BREAKER_PASS);
 	assert_int_equal(act(f, "breaker-reset", "p/m"), STATUS_OK);
-	assert_int_equal(act(f, "breaker-open", "nobody"), STATUS_BAD_REQUEST);
+	assert_int_equal(act(f, "breaker-open", "nobody"), STATUS_UNKNOWN_MODEL);
 	assert_int_equal(act(f, "dance", "p/m"), STATUS_BAD_REQUEST);
 }
 
@@ -700,6 +700,223 @@ static void names_get_the_limits_of_templates(void **state)
 	assert_int_equal(control_resolve(f->control, &names), 0);
 	assert_int_equal(bucket_resolve(r, &names, clock_boottime_ns(), &set), BUCKET_OK);
 	assert_int_equal(set.count, 1);
+}
+
+/* ---- reloads ---- */
+
+static uint64_t available(
+	const struct region *r, uint64_t scope, enum bucket_resource resource, const char *name)
+{
+	struct bucket_set set = { 0 };
+	struct bucket_view v;
+
+	if (!bucket_set_add(&set, r, scope, resource, str_of(name)))
+		return UINT64_MAX;
+	assert_int_equal(set.count, 1);
+	assert_true(bucket_view(r, set.index[0], clock_boottime_ns(), &v));
+	return v.available;
+}
+
+/* One limit, not two; and what was used stays used. */
+static void a_limit_that_counts_in_another_way_replaces_the_old(void **state)
+{
+	struct config_limit limit = { .scope = BUCKET_SCOPE_PROVIDER,
+		.resource = BUCKET_TOKENS,
+		.kind = BUCKET_HELD,
+		.name = (char *)"p",
+		.limit = 1000,
+		.window_ns = 86400 * NSEC_PER_SEC,
+		.burst = 1000 };
+	const struct config one = { .limits = &limit, .limit_count = 1 };
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	struct bucket_set set = { 0 };
+
+	assert_int_equal(control_configure(f->control, &one, NULL), 0);
+	assert_true(bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, str_of("p")));
+	bucket_charge(r, set.index[0], 400, clock_boottime_ns());
+	for (int i = 0; i < 3; i++) {
+		limit.kind = i % 2 ? BUCKET_HELD : BUCKET_RATE;
+		assert_int_equal(control_configure(f->control, &one, NULL), 0);
+		assert_in_range(available(r, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p"), 590, 601);
+	}
+}
+
+/* The last step is the one that fails: all before it is undone. */
+static void a_reload_that_fails_half_way_leaves_what_was_in_force(void **state)
+{
+	static struct config_limit new_limits[] = {
+		{ .scope = BUCKET_SCOPE_USER,
+			.name = (char *)"new",
+			.limit = 1,
+			.window_ns = NSEC_PER_SEC,
+			.burst = 1 },
+	};
+	static struct config_limit templates[] = {
+		{ .scope = BUCKET_SCOPE_MODEL, .limit = 1, .window_ns = NSEC_PER_SEC, .burst = 2 },
+	};
+	char name[200];
+	struct config_route route = { .name = name };
+	const struct config good = { .limits = limits,
+		.limit_count = 1,
+		.providers = providers,
+		.provider_count = 2,
+		.models = models,
+		.model_count = 1,
+		.routes = routes,
+		.route_count = 1 };
+	const struct config bad = { .limits = new_limits,
+		.limit_count = 1,
+		.templates = templates,
+		.template_count = 1,
+		.providers = providers,
+		.provider_count = 1,
+		.routes = &route,
+		.route_count = 1 };
+	const struct bucket_names names = { .model = str_of("m") };
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	struct router_route found;
+	struct bucket_set set;
+	_Atomic uint64_t *turn;
+
+	memset(name, 'x', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	assert_int_equal(control_configure(f->control, &good, NULL), 0);
+	take(r, 4);
+	assert_int_equal(control_configure(f->control, &bad, NULL), -ENAMETOOLONG);
+	assert_int_equal(available(r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, "p"), 6);
+	assert_int_equal(available(r, BUCKET_SCOPE_USER, BUCKET_REQUESTS, "new"), UINT64_MAX);
+	assert_int_equal(bucket_resolve(r, &names, clock_boottime_ns(), &set), BUCKET_OK);
+	assert_int_equal(set.count, 0);
+	assert_int_not_equal(target_find(r, str_of("q/other"), NULL), TARGET_NONE);
+	assert_true(router_find(r, str_of("r"), &found, &turn));
+	assert_int_equal(found.count, 2);
+}
+
+/* Rows that nobody configured are the first to go. */
+static void a_table_full_of_clients_names_takes_a_new_configuration(void **state)
+{
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	struct target_config t = { .provider = TARGET_NONE };
+	char name[16];
+	int row = 0;
+
+	for (int i = 0; row >= 0; i++) {
+		snprintf(name, sizeof(name), "x/%d", i);
+		t.name = str_of(name);
+		row = target_configure(r, &t);
+	}
+	assert_int_equal(row, -ENOSPC);
+	assert_int_equal(control_configure(f->control, &routed, NULL), 0);
+	assert_int_not_equal(target_find(r, str_of("p/m"), NULL), TARGET_NONE);
+}
+
+static void hear(struct region *r, uint64_t limit)
+{
+	struct bucket_set set = { 0 };
+
+	assert_true(bucket_set_add(&set, r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, str_of("p")));
+	for (int i = 0; i < 3; i++)
+		bucket_hear(r, set.index[0], limit);
+}
+
+static uint64_t limit_of(const struct region *r)
+{
+	struct bucket_view v;
+
+	for (uint32_t i = 0; i < r->buckets; i++)
+		if (bucket_view(r, i, clock_boottime_ns(), &v))
+			return v.limit;
+	return 0;
+}
+
+static void on_stop(struct loop_timer *t)
+{
+	struct watch *w = container_of(t, struct watch, timer);
+
+	loop_stop(w->f->loop);
+}
+
+static void run_for(struct fixture *f, uint64_t ns)
+{
+	struct watch w = { .timer = { .fn = on_stop }, .f = f };
+
+	assert_int_equal(loop_timer_start(f->loop, &w.timer, loop_now(f->loop) + ns), 0);
+	assert_int_equal(loop_run(f->loop), 0);
+}
+
+/* Down as the provider says, and up again, but not above what is configured. */
+static void a_limit_follows_its_provider_down_and_back(void **state)
+{
+	struct config_limit limit = limits[0];
+	const struct config one = { .limits = &limit, .limit_count = 1 };
+	struct fixture *f = *state;
+	struct region *r = start(f);
+
+	limit.limit = 10;
+	assert_int_equal(control_configure(f->control, &one, NULL), 0);
+	hear(r, 4);
+	for (int i = 0; i < 500 && limit_of(r) == 10; i++)
+		run_for(f, 20 * NSEC_PER_MSEC);
+	assert_int_equal(limit_of(r), 4);
+	hear(r, 500);
+	for (int i = 0; i < 500 && limit_of(r) == 4; i++)
+		run_for(f, 20 * NSEC_PER_MSEC);
+	assert_int_equal(limit_of(r), 10);
+	/* The control may not keep the test's own. */
+	assert_int_equal(control_configure(f->control, &config, NULL), 0);
+}
+
+static void where_breakers_are_off_none_opens_and_all_close(void **state)
+{
+	static const struct breaker_report failed = { .outcome = BREAKER_FAILED };
+	struct config with = routed, without = routed;
+	struct breaker_ticket ticket = { .slot = BREAKER_NO_PROBE };
+	struct fixture *f = *state;
+	struct region *r = start(f);
+	uint64_t wait_ns, now_ns = clock_boottime_ns();
+
+	providers[0].breaker = models[0].breaker = breaker_preset(BREAKER_PRODUCTION);
+	with.features.breaker = true;
+	assert_int_equal(control_configure(f->control, &with, NULL), 0);
+	ticket.row = target_find(r, str_of("p/m"), NULL);
+	for (int round = 0; round < 2; round++) {
+		for (int i = 0; i < 50; i++)
+			breaker_record(r, &ticket, &failed, now_ns, 1);
+		assert_int_equal(breaker_check(r, ticket.row, now_ns, &wait_ns),
+			round ? BREAKER_PASS : BREAKER_REJECT);
+		assert_int_equal(control_configure(f->control, &without, NULL), 0);
+		assert_int_equal(breaker_check(r, ticket.row, now_ns, &wait_ns), BREAKER_PASS);
+	}
+	/* What an operator opened is his. */
+	breaker_force_open(r, ticket.row, now_ns);
+	assert_int_equal(control_configure(f->control, &without, NULL), 0);
+	assert_int_equal(breaker_check(r, ticket.row, now_ns, &wait_ns), BREAKER_REJECT);
+}
+
+/* "a@b" of one name or of two. */
+static void an_operator_names_limits_of_two_names(void **state)
+{
+	struct config_limit pairs[] = { limits[0], limits[0] };
+	const struct config two = { .limits = pairs, .limit_count = 2 };
+	struct fixture *f = *state;
+
+	start(f);
+	pairs[0].scope = BUCKET_SCOPE_USER | BUCKET_SCOPE_MODEL;
+	pairs[0].name = (char *)"al@ice\x1f"
+				"gpt 4";
+	pairs[1].scope = BUCKET_SCOPE_USER;
+	pairs[1].name = (char *)"bob@home";
+	assert_int_equal(control_configure(f->control, &two, NULL), 0);
+	assert_int_equal(act(f, "limit-reset", "user+model al@ice@gpt 4 requests"), STATUS_OK);
+	assert_int_equal(act(f, "limit-reset", "user bob@home requests"), STATUS_OK);
+	assert_int_equal(act(f, "limit-reset", "user bob requests"), STATUS_BAD_REQUEST);
+	assert_int_equal(act(f, "limit-reset", "user  requests"), STATUS_BAD_REQUEST);
+	assert_int_equal(act(f, "limit-reset", "user requests"), STATUS_BAD_REQUEST);
+	assert_int_equal(act(f, "limit-reset", ""), STATUS_BAD_REQUEST);
+	assert_int_equal(control_configure(f->control, &config, NULL), 0);
 }
 
 /* Another socket of the same name, the same runtime folder. */
@@ -748,6 +965,12 @@ int main(void)
 		CASE(targets_and_routes_follow_the_configuration),
 		CASE(an_operator_acts_on_breakers_and_limits),
 		CASE(names_get_the_limits_of_templates),
+		CASE(a_limit_that_counts_in_another_way_replaces_the_old),
+		CASE(a_reload_that_fails_half_way_leaves_what_was_in_force),
+		CASE(a_table_full_of_clients_names_takes_a_new_configuration),
+		CASE(a_limit_follows_its_provider_down_and_back),
+		CASE(where_breakers_are_off_none_opens_and_all_close),
+		CASE(an_operator_names_limits_of_two_names),
 		CASE(a_region_has_one_daemon),
 		ON_DISK(on_a_disk_a_link_leads_to_the_region),
 		ON_DISK(a_planted_link_is_not_followed),

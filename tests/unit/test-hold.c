@@ -388,6 +388,22 @@ static void what_may_be_spent_is_owed(void **state)
 	fixture_close(&f);
 }
 
+/* Who waits for a slot that a dead process had is told. */
+static void reaping_wakes_who_waits(void **state)
+{
+	struct fixture f = fixture_open(false);
+	uint32_t slots = fixture_limit_of(&f, BUCKET_SCOPE_USER, BUCKET_CONCURRENCY, "u", 1, 1);
+	const uint32_t *word = bucket_wait_word(&f.r, slots, NOW + FIXTURE_SECOND);
+	uint32_t before = *word;
+
+	(void)state;
+	give(&f, claim(&f, alice), alice, HOLD_TOTAL_BUCKET(slots), 1);
+	assert_int_equal(*word, before);
+	assert_int_equal(hold_reap(&f.r, alice, NOW), 1);
+	assert_int_not_equal(*word, before);
+	fixture_close(&f);
+}
+
 static void strays_have_no_participant(void **state)
 {
 	struct fixture f = fixture_open(false);
@@ -646,6 +662,7 @@ int main(void)
 		cmocka_unit_test(stale_name_is_skipped),
 		cmocka_unit_test(own_half_move_is_ended_first),
 		cmocka_unit_test(what_may_be_spent_is_owed),
+		cmocka_unit_test(reaping_wakes_who_waits),
 		cmocka_unit_test(strays_have_no_participant),
 		cmocka_unit_test(closed_total_is_nobodys),
 		cmocka_unit_test(audit_mends_what_nobody_holds),

@@ -517,6 +517,71 @@ static void without_a_daemon_only_who_attached_holds(void **state)
 	llmkit_limits_close(gate);
 }
 
+/* What is held stays held over daemons, and is given back to where it was taken. */
+static void a_lease_outlives_the_daemon(void **state)
+{
+	llmkit_lease kept = { 0 }, moved = { 0 }, b = { 0 };
+	char *json;
+
+	(void)state;
+	gate = limits_of("gate", NULL, NULL, 1);
+	assert_int_equal(llmkit_lease_acquire(gate, COST(.requests = 1), &kept, NULL), 0);
+	assert_int_equal(llmkit_lease_acquire(gate, COST(.requests = 1), &moved, NULL), 0);
+	mini_kill(&mini);
+	mini_start(&mini, PARTICIPANT);
+	assert_int_equal(llmkit_status(kit, -1, &json), 0);
+	free(json);
+	assert_int_equal(at_gate(), 2);
+	assert_int_equal(llmkit_settle(&kept, NULL), 0);
+	assert_int_equal(llmkit_lease_acquire(gate, COST(.requests = 1), &b, NULL), 0);
+	assert_int_equal(at_gate(), 2);
+	assert_int_equal(llmkit_settle(&b, NULL), 0);
+	assert_int_equal(at_gate(), 1);
+	mini_kill(&mini);
+	mini_new_region(&mini);
+	limit(BUCKET_SCOPE_PROVIDER, BUCKET_CONCURRENCY, "gate", 2);
+	mini_start(&mini, PARTICIPANT);
+	assert_int_equal(llmkit_status(kit, -1, &json), 0);
+	free(json);
+	assert_int_equal(llmkit_lease_acquire(gate, COST(.requests = 1), &b, NULL), 0);
+	assert_int_equal(at_gate(), 1);
+	assert_int_equal(llmkit_progress(&moved, COST(.input_tokens = 1)), 0);
+	assert_int_equal(llmkit_settle(&moved, NULL), 0);
+	assert_int_equal(at_gate(), 1);
+	assert_int_equal(llmkit_settle(&b, NULL), 0);
+	assert_int_equal(at_gate(), 0);
+	llmkit_limits_close(gate);
+}
+
+/* Two handles are two participants; what one holds does not depend on the other. */
+static void handles_hold_for_themselves(void **state)
+{
+	llmkit_lease a = { 0 }, b = { 0 };
+	llmkit_limits *second;
+	llmkit *two;
+
+	(void)state;
+	gate = limits_of("gate", NULL, NULL, 1);
+	assert_int_equal(mini_open(&mini, &two), 0);
+	assert_int_equal(llmkit_limits_open(two,
+				 &(struct llmkit_scope){
+					 .size = sizeof(struct llmkit_scope), .provider = "gate" },
+				 &second),
+		0);
+	assert_int_equal(llmkit_lease_acquire(gate, COST(.requests = 1), &a, NULL), 0);
+	assert_int_equal(llmkit_lease_acquire(second, COST(.requests = 1), &b, NULL), 0);
+	assert_int_equal(at_gate(), 2);
+	assert_int_equal(llmkit_settle(&b, NULL), 0);
+	llmkit_limits_close(second);
+	llmkit_close(two);
+	assert_int_equal(at_gate(), 1);
+	assert_int_equal(llmkit_lease_acquire(gate, COST(.requests = 1), &b, NULL), 0);
+	assert_int_equal(llmkit_settle(&b, NULL), 0);
+	assert_int_equal(llmkit_settle(&a, NULL), 0);
+	assert_int_equal(at_gate(), 0);
+	llmkit_limits_close(gate);
+}
+
 static void without_a_row_nothing_is_held(void **state)
 {
 	llmkit_limits *limits;
@@ -647,6 +712,8 @@ int main(void)
 		test_(what_is_in_flight_is_waited_for),
 		test_(what_a_dead_child_held_comes_back),
 		test_(without_a_daemon_only_who_attached_holds),
+		test_(a_lease_outlives_the_daemon),
+		test_(handles_hold_for_themselves),
 		test_(without_a_row_nothing_is_held),
 		test_(threads_share_a_gate),
 		test_(garbage_in_the_region_is_survived),

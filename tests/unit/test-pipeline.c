@@ -117,6 +117,19 @@ static void serve_429(struct peer_io *io)
 		peer_write(io, "HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{}");
 }
 
+/* The rest of the refusal never comes. */
+static void serve_429_cut(struct peer_io *io)
+{
+	if (peer_read_request(io) >= 0)
+		peer_write(io, "HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 99\r\n\r\n{");
+}
+
+static void serve_429_slow(struct peer_io *io)
+{
+	serve_429_cut(io);
+	peer_await_end(io);
+}
+
 static void serve_400(struct peer_io *io)
 {
 	if (peer_read_request(io) >= 0)
@@ -605,6 +618,61 @@ static void nobody_sends_during_a_pause(void **state)
 	world_close();
 }
 
+static void a_refusal_that_is_cut_is_one(void **state)
+{
+	(void)state;
+	world_open(serve_429_cut, serve_ok);
+	submit(1, "a/m");
+	run_out();
+	expect_error(1, STATUS_PROVIDER_LIMITED);
+	assert_int_equal(told(1).error.http_status, 429);
+	assert_true(told(1).error.retry_after_ns == 7 * NSEC_PER_SEC);
+	submit(2, "a/m");
+	run_out();
+	expect_error(2, STATUS_LIMITED);
+	world_close();
+}
+
+/* Who leaves before the refusal is complete has seen its head all the same. */
+static void a_pause_is_kept_when_its_request_is_cancelled(void **state)
+{
+	(void)state;
+	world_open(serve_429_slow, serve_ok);
+	submit(1, "a/m");
+	while (counted(COUNTER_upstream_bytes_in) == 0)
+		run_turns(1);
+	run_turns(5);
+	pipeline_cancel(w.pipeline, &w.client.c, 1);
+	expect_error(1, STATUS_CANCELLED);
+	assert_int_equal(told(1).error.retry_after_ns, 0);
+	submit(2, "a/m");
+	run_out();
+	expect_error(2, STATUS_LIMITED);
+	assert_in_range(told(2).error.retry_after_ns, 1, 7 * NSEC_PER_SEC);
+	world_close();
+}
+
+/* Of all targets that have to be waited for, the first that is free again. */
+static void a_chain_that_must_wait_tells_its_least_wait(void **state)
+{
+	(void)state;
+	world_open(serve_ok, serve_ok);
+	for (int i = 0; i < 2; i++) {
+		struct bucket_set set = { 0 };
+
+		assert_true(bucket_set_add(&set, &w.shm.r, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS,
+			str_of(i ? "b" : "a")));
+		bucket_pause(&w.shm.r, set.index[0],
+			clock_boottime_ns() + (i ? 20 : 900) * NSEC_PER_SEC, clock_boottime_ns());
+	}
+	submit_route(1, "ab");
+	run_out();
+	expect_error(1, STATUS_LIMITED);
+	assert_in_range(told(1).error.retry_after_ns, 1, 20 * NSEC_PER_SEC);
+	assert_string_equal(told(1).limit, "provider b requests");
+	world_close();
+}
+
 static void the_last_failure_of_a_chain_is_told(void **state)
 {
 	(void)state;
@@ -863,6 +931,9 @@ int main(void)
 		cmocka_unit_test(what_was_not_sent_is_given_back),
 		cmocka_unit_test(what_may_help_falls_back),
 		cmocka_unit_test(nobody_sends_during_a_pause),
+		cmocka_unit_test(a_refusal_that_is_cut_is_one),
+		cmocka_unit_test(a_pause_is_kept_when_its_request_is_cancelled),
+		cmocka_unit_test(a_chain_that_must_wait_tells_its_least_wait),
 		cmocka_unit_test(the_last_failure_of_a_chain_is_told),
 		cmocka_unit_test(what_cannot_help_does_not_fall_back),
 		cmocka_unit_test(after_the_first_frame_nothing_falls_back),

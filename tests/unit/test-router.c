@@ -203,6 +203,50 @@ static void test_score_and_order_are_the_references(void **state)
 	}
 }
 
+/* All known and well: no more is looked at than that, and it is as by the reference all the same,
+ * also where one was learned of a little too long ago, or never. */
+static void test_plain_ones_are_scored_as_any(void **state)
+{
+	static const double weight[3] = { 333, 333, 333 };
+
+	(void)state;
+	for (uint64_t seed = 0; seed < 600; seed++) {
+		struct world w;
+		struct guess g[ROUTER_CANDIDATES];
+		struct router_query q;
+		struct router_decision d;
+		unsigned n, odd;
+		char name[16];
+
+		world_open(&w, seed);
+		n = 1 + (unsigned)splitmix_below(&w.seed, ROUTER_CANDIDATES);
+		for (unsigned i = 0; i < n; i++) {
+			snprintf(name, sizeof(name), "t%u", i);
+			world_target(&w, name, 100 + (double)splitmix_below(&w.seed, 3000),
+				1 + (double)splitmix_below(&w.seed, 9));
+			world_know(&w, i, 100 + (double)splitmix_below(&w.seed, 3000),
+				5 + (double)splitmix_below(&w.seed, 20));
+			world_row(&w, i)->pending = splitmix_below(&w.seed, 3);
+		}
+		w.now_ns += splitmix_below(&w.seed, 900) * NSEC_PER_MSEC;
+		odd = (unsigned)splitmix_below(&w.seed, n);
+		if (seed % 4 == 1)
+			world_row(&w, odd)->gap -= splitmix_below(&w.seed, 50000);
+		else if (seed % 4 == 2)
+			world_row(&w, odd)->first_token[0] -= splitmix_below(&w.seed, 50000);
+		else if (seed % 4 == 3)
+			world_row(&w, odd)->gap = ewma_pack(seed % 8 == 3 ? 80 : -3, 1000000);
+		q = world_query(&w, ROUTER_BALANCED);
+		guess_all(&w, &q, weight, g);
+		d = world_ask(&w, &q);
+		check_decision(&w, &d, g);
+		assert_int_equal(d.choice[0].reason, ROUTER_CHOSEN);
+		assert_true(g[d.choice[0].candidate].score <
+			g[d.choice[n > 1].candidate].score + 0.333 * log(1.5) + 1e-2);
+		world_close(&w);
+	}
+}
+
 /* ---- filters ---- */
 
 static enum router_reason reason_of(struct world *w, const struct router_query *q, unsigned i)
@@ -268,6 +312,7 @@ static void test_cost_is_exact_and_cached_tokens_have_their_price(void **state)
 	(void)state;
 	world_open(&w, 1);
 	world_target(&w, "t", 300, 1);
+	world_know(&w, 0, 300, 10);
 	t = world_row(&w, 0);
 	t->price_input = 2500000;
 	t->price_output = 10000001;
@@ -529,6 +574,34 @@ static void test_a_providers_breaker_is_out_with_all_its_targets(void **state)
 	breaker_force_open(&w.r, c.provider, w.now_ns);
 	d = world_decide(&w, ROUTER_LATENCY);
 	assert_int_equal(world_choice(&d, 1)->reason, ROUTER_OUT_BREAKER);
+	world_close(&w);
+}
+
+/* Long after all else about it has settled, and the ramp of one that an operator closed. */
+static void test_what_an_operator_did_is_seen_at_once_and_for_ever(void **state)
+{
+	struct world w;
+	struct router_decision d;
+
+	(void)state;
+	world_open(&w, 1);
+	world_target(&w, "a", 100, 1);
+	world_target(&w, "b", 5000, 1);
+	world_know(&w, 0, 100, 10);
+	world_know(&w, 1, 5000, 10);
+	world_row(&w, 0)->provider = w.candidate[1].row;
+	breaker_force_open(&w.r, w.candidate[0].row, w.now_ns);
+	w.now_ns += 3600 * NSEC_PER_SEC;
+	world_know(&w, 0, 100, 10);
+	world_know(&w, 1, 5000, 10);
+	d = world_decide(&w, ROUTER_LATENCY);
+	assert_int_equal(world_choice(&d, 0)->reason, ROUTER_OUT_BREAKER);
+	breaker_force_close(&w.r, w.candidate[0].row, w.now_ns);
+	assert_int_equal(world_decide(&w, ROUTER_LATENCY).choice[0].candidate, 0);
+	world_row(&w, 0)->pending = breaker_ramp(&w.r, w.candidate[0].row, w.now_ns);
+	d = world_decide(&w, ROUTER_LATENCY);
+	assert_int_equal(d.choice[0].candidate, 1);
+	assert_int_equal(d.choice[1].reason, ROUTER_COLD);
 	world_close(&w);
 }
 
@@ -1024,6 +1097,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_score_and_order_are_the_references),
+		cmocka_unit_test(test_plain_ones_are_scored_as_any),
 		cmocka_unit_test(test_filters),
 		cmocka_unit_test(test_cost_is_exact_and_cached_tokens_have_their_price),
 		cmocka_unit_test(test_prediction_is_of_the_prompts_class_and_the_answers_length),
@@ -1033,6 +1107,7 @@ int main(void)
 		cmocka_unit_test(test_an_open_breaker_is_out_unless_all_are),
 		cmocka_unit_test(test_panic_spares_budgets_and_operators),
 		cmocka_unit_test(test_a_providers_breaker_is_out_with_all_its_targets),
+		cmocka_unit_test(test_what_an_operator_did_is_seen_at_once_and_for_ever),
 		cmocka_unit_test(test_half_open_is_probed_now_and_then),
 		cmocka_unit_test(test_a_closed_breaker_is_ramped_up),
 		cmocka_unit_test(test_a_garbage_average_is_the_median),

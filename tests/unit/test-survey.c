@@ -70,6 +70,16 @@ static void the_newer_maximum_goes_before_the_older(void **state)
 	assert_true(of("{\"max_tokens\":18446744073709551615}").max_tokens <= 100000000);
 }
 
+/* A maximum is of each answer. */
+static void several_answers_may_be_as_long_each(void **state)
+{
+	(void)state;
+	assert_int_equal(of("{\"max_tokens\":7,\"n\":3}").max_tokens, 21);
+	assert_int_equal(of("{\"max_tokens\":7,\"n\":0}").max_tokens, 7);
+	assert_int_equal(of("{\"n\":3}").max_tokens, 0);
+	assert_true(of("{\"max_tokens\":100000000,\"n\":100000000}").max_tokens <= 100000000);
+}
+
 static char *long_request(size_t length, const char *before, const char *after)
 {
 	char *json = malloc(length + strlen(before) + strlen(after) + 1);
@@ -89,6 +99,8 @@ static void longer_texts_are_more_tokens(void **state)
 		40000, "{\"messages\":[{\"content\":[{\"type\":\"text\",\"text\":\"", "\"}]}]}");
 	char *tools =
 		long_request(40000, "{\"tools\":[{\"function\":{\"description\":\"", "\"}}]}");
+	char *schema = long_request(40000,
+		"{\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"", "\":1}}}");
 	char *calls = long_request(40000,
 		"{\"messages\":[{\"tool_calls\":[{\"function\":{\"arguments\":\"", "\"}}]}]}");
 
@@ -97,10 +109,12 @@ static void longer_texts_are_more_tokens(void **state)
 	assert_in_range(of(parts).input_tokens, 10000, 14000);
 	assert_in_range(of(tools).input_tokens, 10000, 14000);
 	assert_in_range(of(calls).input_tokens, 10000, 14000);
+	assert_in_range(of(schema).input_tokens, 10000, 14000);
 	free(text);
 	free(parts);
 	free(tools);
 	free(calls);
+	free(schema);
 }
 
 /* A picture inside the request is not text. */
@@ -135,6 +149,20 @@ static void nonsense_is_the_formats_to_refuse(void **state)
 	}
 }
 
+/* However deep: nothing goes down into it. */
+static void depth_is_no_danger(void **state)
+{
+	static char json[400000];
+	size_t n = 0, depth = 150000;
+
+	(void)state;
+	n = (size_t)snprintf(json, sizeof(json), "{\"tools\":[");
+	memset(json + n, '[', depth);
+	memset(json + n + depth, ']', depth);
+	snprintf(json + n + 2 * depth, sizeof(json) - n - 2 * depth, "]}");
+	assert_int_equal(of(json).capabilities, TARGET_TOOLS);
+}
+
 static void a_model_too_long_for_a_name_is_none(void **state)
 {
 	char *json = long_request(256, "{\"model\":\"", "\"}");
@@ -157,6 +185,8 @@ int main(void)
 		cmocka_unit_test(a_plain_request_needs_nothing),
 		cmocka_unit_test(each_need_is_seen),
 		cmocka_unit_test(the_newer_maximum_goes_before_the_older),
+		cmocka_unit_test(several_answers_may_be_as_long_each),
+		cmocka_unit_test(depth_is_no_danger),
 		cmocka_unit_test(longer_texts_are_more_tokens),
 		cmocka_unit_test(an_image_counts_as_one_whatever_its_bytes),
 		cmocka_unit_test(nonsense_is_the_formats_to_refuse),

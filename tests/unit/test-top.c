@@ -167,9 +167,11 @@ static void another_limit_in_the_same_row_has_no_past(void **state)
 	assert_true(w->m->limit[0].admitted == 5);
 	/* Nor has anything in a region that took another's place. */
 	atomic_store(&w->f.r.bucket[row].admitted, 2000000);
+	counter_add(&w->f.r, COUNTER_tokens_output, 1000);
 	top_model_restart(w->m);
 	sample(w, SECOND);
 	assert_true(w->m->limit[0].admitted == 0);
+	assert_true(w->m->rate[COUNTER_tokens_output] == 0);
 	world_close(w);
 }
 
@@ -465,6 +467,7 @@ static const char *first_limit(struct world *w)
 static void keys_sort_and_filter(void **state)
 {
 	struct world *w = world_open();
+	struct bucket_set set;
 	unsigned count;
 
 	(void)state;
@@ -474,12 +477,22 @@ static void keys_sort_and_filter(void **state)
 		snprintf(name, sizeof(name), "U%u", i);
 		fixture_limit(&w->f, BUCKET_SCOPE_USER, name, 10, 10 + i);
 	}
+	set = fixture_set(&w->f, "U3");
 	sample(w, 0);
 	assert_string_equal(first_limit(w), "user U0 requests");
 	press(w, "r");
 	assert_string_equal(first_limit(w), "user U9 requests");
 	press(w, "r");
 	assert_string_equal(first_limit(w), "user U0 requests");
+	/* By USED, from the most. */
+	assert_int_equal(bucket_acquire(&w->f.r, &set, 5, w->now_ns).outcome, BUCKET_OK);
+	sample(w, 0);
+	press(w, "s");
+	assert_string_equal(first_limit(w), "user U3 requests");
+	press(w, "r");
+	assert_string_equal(first_limit(w), "user U9 requests");
+	sample(w, 10 * SECOND);
+	w->view.sort[TOP_LIMITS] = 0;
 	/* To LEFT, from the least; each key goes on, and all the way round is where it began. */
 	press(w, "ss");
 	assert_string_equal(first_limit(w), "user U0 requests");
@@ -536,6 +549,10 @@ static void keys_move_and_change(void **state)
 	assert_int_equal(v->first[0], 50 - v->page);
 	top_view_key(v, KEY_PAGE_UP);
 	assert_int_equal(v->first[0], 50 - 2 * v->page);
+	/* A screen that grew: the end is higher up then. */
+	top_view_key(v, KEY_END);
+	assert_non_null(strstr(picture(w, 80, 60), "user u49"));
+	assert_int_equal(v->first[0], 50 - v->page);
 	top_view_key(v, KEY_HOME);
 	top_view_key(v, KEY_UP);
 	assert_int_equal(v->first[0], 0);
