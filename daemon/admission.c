@@ -7,7 +7,6 @@
 #include "shm/bucket_follow.h"
 #include "shm/bucket_table.h"
 #include "shm/hold.h"
-#include "shm/layout.h"
 
 /* A limit can be reconfigured between lookup and acquire; twice in a row is no accident. */
 #define ADMISSION_LOOKUPS 3
@@ -116,8 +115,8 @@ static bool pass_breaker(struct region *region, const struct admission_ask *ask,
 	return false;
 }
 
-/* Where no breaker was asked, its statistics are still kept. A probe's success is counted already; its
- * failure after that is one like any other. */
+/* Where no breaker was asked, its statistics are still kept. A probe's success is counted
+ * already; its failure after that is one like any other. */
 static void judge_one(const struct region *region, uint32_t row, uint64_t key,
 	const struct breaker_ticket *probe, bool proved, const struct breaker_report *report,
 	uint64_t now_ns, uint64_t random)
@@ -152,8 +151,9 @@ static bool count_in(const struct region *region, struct admission_ticket *ticke
 	return true;
 }
 
-/* In the lease's hold where there is one with room: the table of holds is then as large as it says. A
- * count that finds no room in the tables is left out: routing then knows a little less. */
+/* In the lease's hold where there is one with room: the table of holds is then as large as it
+ * says. A count that finds no room in the tables is left out: routing then knows a little less.
+ */
 static void count_pending(
 	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns)
 {
@@ -185,13 +185,6 @@ static void uncount_pending(const struct region *region, struct admission_ticket
 
 /* ---- taking ---- */
 
-static uint64_t key_of(const struct region *region, uint32_t row)
-{
-	return row < region->targets ?
-		atomic_load_explicit(&region->target[row].key, memory_order_acquire) :
-		LAYOUT_KEY_NEVER;
-}
-
 static bool is_paused(const struct region *region, const struct admission_ask *ask, uint64_t now_ns,
 	struct admission_verdict *verdict)
 {
@@ -216,8 +209,8 @@ void admission_acquire(struct region *region, const struct admission_ask *ask, u
 		.owner = ask->owner,
 		.target = ask->target,
 		.provider = ask->provider,
-		.target_key = key_of(region, ask->target),
-		.provider_key = key_of(region, ask->provider),
+		.target_key = ask->target_key,
+		.provider_key = ask->provider_key,
 		.pending = HOLD_NONE,
 		.lease = { .hold = BUCKET_NONE },
 		.target_probe = no_probe,

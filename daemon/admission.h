@@ -22,8 +22,9 @@ struct admission_ask {
 	struct bucket_names names;
 	struct bucket_cost cost; /* estimates */
 	uint32_t target, provider;
-	bool limits, breakers; /* switched on */
-	bool forced;           /* its breaker is open, but so are all others' */
+	uint64_t target_key, provider_key; /* as target_find() gave them */
+	bool limits, breakers;             /* switched on */
+	bool forced;                       /* its breaker is open, but so are all others' */
 	uint64_t random;
 };
 

@@ -11,7 +11,8 @@
 #define ATTEMPT_BYTES_PER_TOKEN_LOW 6
 #define ATTEMPT_BYTES_PER_TOKEN 4
 #define ATTEMPT_PROGRESS_TOKENS 64
-/* More than that no answer costs: a provider that says so errs, and would close a limit for years. */
+/* More than that no answer costs: a provider that says so errs, and would close a limit for
+ * years. */
 #define ATTEMPT_TOKENS_MAX UINT64_C(100000000)
 
 /* ---- asking ---- */
@@ -144,6 +145,8 @@ void attempt_admit(const struct attempt_scene *scene, struct request *r, uint64_
 		},
 		.target = t->row,
 		.provider = t->provider_row,
+		.target_key = t->key,
+		.provider_key = t->provider_key,
 		.limits = config->features.limiter,
 		.breakers = config->features.breaker,
 		.forced = t->forced,
@@ -322,4 +325,24 @@ void attempt_end(const struct attempt_scene *scene, struct request *r, uint64_t 
 		admission_end(scene->region, &r->ticket, &used, now_ns);
 	else
 		admission_cancel(scene->region, &r->ticket, now_ns);
+}
+
+bool attempt_may_go_elsewhere(enum status status)
+{
+	switch (status) {
+	case STATUS_NO_KEY:
+	case STATUS_NEVER_FITS:
+	case STATUS_PROVIDER_QUOTA:
+	case STATUS_PROVIDER_AUTH:
+	case STATUS_PROVIDER_NOT_FOUND:
+	case STATUS_TLS:
+	case STATUS_REDIRECT:
+		return true;
+	case STATUS_DEADLINE:
+	case STATUS_NO_MEMORY:
+	case STATUS_SHUTTING_DOWN:
+		return false;
+	default:
+		return status_is_retryable(status);
+	}
 }

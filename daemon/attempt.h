@@ -33,11 +33,14 @@ enum status attempt_explain(const struct request *r, const struct admission_verd
 /* While the answer streams: settles output tokens as they come. */
 void attempt_progress(const struct attempt_scene *scene, struct request *r);
 
-/* What the answer's head and, of a refusal, its body say of limits goes to the budgets. status: its
- * class. heard: all headers, not finished yet. Returns how long the provider asks not to be asked again;
- * 0: it does not. */
+/* What the answer's head and, of a refusal, its body say of limits goes to the budgets. status:
+ * its class. heard: all headers, not finished yet. Returns how long the provider asks not to be
+ * asked again; 0: it does not. */
 uint64_t attempt_hear(const struct attempt_scene *scene, struct request *r, struct feedback *heard,
 	enum status status, uint64_t random);
 
 /* The end of the attempt with r->failure.status: breakers, learning, budgets. Idempotent. */
 void attempt_end(const struct attempt_scene *scene, struct request *r, uint64_t random);
+
+/* Whether another target could do what this one could not. */
+bool attempt_may_go_elsewhere(enum status status);

@@ -34,9 +34,9 @@ uint64_t control_owner(const struct control *c);
 int control_fd(const struct control *c, enum listener_role role);
 
 /*
- * Creates, changes and retires limits, targets, breakers and routes: all of them or none. usable: per
- * provider, whether it has a key or needs none; NULL: all. config must live until the next that
- * succeeds. 0, or -errno (logged): too many, or out of range; then what was in force stays.
+ * Creates, changes and retires limits, targets, breakers and routes: all of them or none. usable:
+ * per provider, whether it has a key or needs none; NULL: all. config must live until the next
+ * that succeeds. 0, or -errno (logged): too many, or out of range; then what was in force stays.
  */
 int control_configure(struct control *c, const struct config *config, const bool *usable);
 

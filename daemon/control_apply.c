@@ -10,9 +10,10 @@
 #include "shm/bucket_table.h"
 #include "shm/event.h"
 #include "shm/hold.h"
-#include "shm/layout.h"
 #include "shm/router.h"
 #include "shm/target.h"
+
+#define APPLY_TEMPLATES (BUCKET_SCOPE_MASKS * BUCKET_RESOURCES)
 
 /* ---- limits ---- */
 
@@ -60,7 +61,8 @@ static int apply_retire_limits(struct control *c, const struct config *config)
 	return 0;
 }
 
-/* Units owed or in flight where the same limit counts in the other kind ("reserve" was switched). */
+/* Units owed or in flight where the same limit counts in the other kind ("reserve" was switched).
+ */
 static uint64_t apply_other_debt(
 	const struct region *r, const struct config_limit *l, uint64_t now_ns)
 {
@@ -94,7 +96,7 @@ static int apply_make_limits(struct control *c, const struct config *config, uin
 static int apply_limits(
 	struct control *c, const struct config *config, uint32_t *rows, uint64_t now_ns)
 {
-	struct bucket_limit templates[LAYOUT_TEMPLATES];
+	struct bucket_limit templates[APPLY_TEMPLATES];
 	aux_cleanup(freep) uint64_t *debts = calloc(config->limit_count + 1, sizeof(*debts));
 	int r = debts ? 0 : error_origin(-ENOMEM);
 
@@ -104,7 +106,7 @@ static int apply_limits(
 		r = apply_retire_limits(c, config);
 	if (r == 0)
 		r = apply_make_limits(c, config, rows, debts, now_ns);
-	for (unsigned i = 0; i < config->template_count && i < LAYOUT_TEMPLATES; i++)
+	for (unsigned i = 0; i < config->template_count && i < APPLY_TEMPLATES; i++)
 		templates[i] = apply_limit(&config->templates[i]);
 	if (r == 0)
 		r = bucket_set_templates(&c->region, templates, config->template_count, now_ns);
@@ -113,8 +115,8 @@ static int apply_limits(
 
 /* ---- targets ---- */
 
-/* Where breakers are switched off none may open by itself, whoever reports; one that is open closes,
- * unless an operator opened it. */
+/* Where breakers are switched off none may open by itself, whoever reports; one that is open
+ * closes, unless an operator opened it. */
 static void apply_breaker(
 	struct control *c, uint32_t row, const struct breaker_settings *settings, bool on)
 {
@@ -140,7 +142,7 @@ static bool apply_name(
 		name, TARGET_NAME_TEXT, "%s%s%s", provider, model ? "/" : "", model ? model : "");
 
 	*out = str_make(name, n < TARGET_NAME_TEXT ? (size_t)n : 0);
-	return n < LAYOUT_NAME_MAX;
+	return n < TARGET_NAME_TEXT;
 }
 
 static uint32_t apply_find_target(const struct control *c, const char *provider, const char *model)
@@ -260,7 +262,8 @@ static void apply_mark(const struct control *c, const char *provider, const char
 		keep[row] = true;
 }
 
-/* Those that the configuration names, and those that routes in force lead to: clients go by them. */
+/* Those that the configuration names, and those that routes in force lead to: clients go by them.
+ */
 static void apply_mark_targets(const struct control *c, const struct config *config, bool *keep)
 {
 	struct router_route route;
@@ -323,11 +326,13 @@ static int apply_targets(struct control *c, const struct config *config, const b
 /* A template is checked under some name. */
 static bool apply_is_valid(const struct config_limit *l)
 {
-	static const char any[] = { 'x', LAYOUT_NAME_JOIN, 'x', '\0' };
+	const struct str any = str_of("x");
+	const struct bucket_names names = { any, any, any, any };
 	struct bucket_limit limit = apply_limit(l);
+	char name[BUCKET_NAME_TEXT];
 
-	if (!l->name)
-		limit.name = str_make(any, l->scope & (l->scope - 1) ? 3 : 1);
+	if (!l->name && bucket_join(l->scope, &names, name))
+		limit.name = str_of(name);
 	return bucket_limit_is_valid(&limit);
 }
 
@@ -369,7 +374,7 @@ static int apply_check(const struct control *c, const struct config *config)
 		return error_origin(-ENOSPC);
 	}
 	if (config->template_count > c->region.templates ||
-		config->template_count > LAYOUT_TEMPLATES) {
+		config->template_count > APPLY_TEMPLATES) {
 		log_error("too many templates of limits: %u configured, room for %u",
 			config->template_count, c->region.templates);
 		return error_origin(-ENOSPC);
@@ -521,34 +526,41 @@ static bool act_split(
 	return bucket_scope_is_valid(*scope) && *resource < BUCKET_RESOURCES;
 }
 
-/* The row whose label, as refusals name it, this is: "SCOPE NAME RESOURCE". Of two names joined by '@'
- * either may hold that character: the first split that there is. */
+static uint32_t act_look_up(const struct control *c, uint64_t scope, enum bucket_resource resource,
+	struct str first, struct str second)
+{
+	struct bucket_names names = { 0 };
+	struct str *parts[] = { &names.user, &names.model, &names.provider, &names.key };
+	char name[BUCKET_NAME_TEXT];
+	struct bucket_set set = { 0 };
+
+	for (unsigned bit = 0, part = 0; bit < ARRAY_SIZE(parts); bit++)
+		if (scope & (1u << bit))
+			*parts[bit] = part++ ? second : first;
+	return bucket_join(scope, &names, name) &&
+			bucket_set_add(&set, &c->region, scope, resource, str_of(name)) ?
+		set.index[0] :
+		BUCKET_NONE;
+}
+
+/* The row whose label, as refusals name it, this is: "SCOPE NAME RESOURCE". Of two names joined by
+ * '@' either may hold that character: the first split that there is. */
 static uint32_t act_find_limit(const struct control *c, struct str label)
 {
 	enum bucket_resource resource;
-	char joined[LAYOUT_NAME_MAX];
+	uint32_t row = BUCKET_NONE;
 	struct str name;
 	uint64_t scope;
 
-	if (!act_split(label, &scope, &resource, &name) || name.length >= sizeof(joined))
+	if (!act_split(label, &scope, &resource, &name))
 		return BUCKET_NONE;
-	memcpy(joined, name.data, name.length);
-	for (size_t i = 0; i < name.length; i++) {
-		struct bucket_set set = { 0 };
-
-		if ((scope & (scope - 1)) != 0) {
-			if (joined[i] != '@')
-				continue;
-			joined[i] = LAYOUT_NAME_JOIN;
-		}
-		if (bucket_set_add(
-			    &set, &c->region, scope, resource, str_make(joined, name.length)))
-			return set.index[0];
-		if ((scope & (scope - 1)) == 0)
-			break;
-		joined[i] = '@';
-	}
-	return BUCKET_NONE;
+	if ((scope & (scope - 1)) == 0)
+		return act_look_up(c, scope, resource, name, STR_NULL);
+	for (size_t i = 0; i < name.length && row == BUCKET_NONE; i++)
+		if (name.data[i] == '@')
+			row = act_look_up(c, scope, resource, str_make(name.data, i),
+				str_make(name.data + i + 1, name.length - i - 1));
+	return row;
 }
 
 static enum status act_on_limit(

@@ -411,27 +411,6 @@ static void request_on_end(void *context, struct exchange *x, enum status status
 		request_resume(r, request_fail_error(r, status, &error));
 }
 
-/* Whether another target could do what this one could not. */
-static bool status_is_worth_another_target(enum status status)
-{
-	switch (status) {
-	case STATUS_NO_KEY:
-	case STATUS_NEVER_FITS:
-	case STATUS_PROVIDER_QUOTA:
-	case STATUS_PROVIDER_AUTH:
-	case STATUS_PROVIDER_NOT_FOUND:
-	case STATUS_TLS:
-	case STATUS_REDIRECT:
-		return true;
-	case STATUS_DEADLINE:
-	case STATUS_NO_MEMORY:
-	case STATUS_SHUTTING_DOWN:
-		return false;
-	default:
-		return status_is_retryable(status);
-	}
-}
-
 /* Who does not wait for the rest of a refusal has seen it all the same. */
 static void request_hear_unheard(struct request *r)
 {
@@ -464,11 +443,15 @@ static void request_end_attempt(struct request *r)
 	attempt_end(&r->pipeline->scene, r, pipeline_random(r->pipeline));
 }
 
-/* Refused for a time: by a limit, a pause or a breaker. */
+/* By a limit, a pause or a breaker. */
+static bool failure_is_a_refusal(const struct request_failure *f)
+{
+	return f->status == STATUS_LIMITED || f->status == STATUS_CIRCUIT_OPEN;
+}
+
 static bool failure_is_a_wait(const struct request_failure *f)
 {
-	return (f->status == STATUS_LIMITED || f->status == STATUS_CIRCUIT_OPEN) &&
-		f->retry_after_ns > 0;
+	return failure_is_a_refusal(f) && f->retry_after_ns > 0;
 }
 
 /* The least wait of the chain is what a client should know. */
@@ -486,8 +469,7 @@ static void request_keep_wait(struct request *r)
 /* Where the last target, too, only has to be waited for. */
 static void request_tell_soonest(struct request *r)
 {
-	if (!r->soonest.status ||
-		(r->failure.status != STATUS_LIMITED && r->failure.status != STATUS_CIRCUIT_OPEN) ||
+	if (!r->soonest.status || !failure_is_a_refusal(&r->failure) ||
 		(failure_is_a_wait(&r->failure) &&
 			r->failure.retry_after_ns <= r->soonest.retry_after_ns))
 		return;
@@ -503,7 +485,7 @@ static enum verdict step_judge(struct request *r)
 
 	request_end_attempt(r);
 	if (status == STATUS_OK || r->delivered || r->attempt + 1 >= r->target_count ||
-		!status_is_worth_another_target(status)) {
+		!attempt_may_go_elsewhere(status)) {
 		request_tell_soonest(r);
 		return NEXT;
 	}

@@ -183,11 +183,10 @@ void route_find_row(
 	uint64_t key = 0;
 	int n = snprintf(name, sizeof(name), "%s/%.*s", provider, STR_ARG(t->model));
 
-	t->provider_row = target_find(region, str_of(provider), &t->key);
+	t->provider_row = target_find(region, str_of(provider), &t->provider_key);
 	t->row = n < (int)sizeof(name) ? target_find(region, str_make(name, (size_t)n), &key) :
 					 TARGET_NONE;
-	if (t->row != TARGET_NONE)
-		t->key = key;
+	t->key = t->row != TARGET_NONE ? key : t->provider_key;
 }
 
 void route_find_rows(

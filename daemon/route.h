@@ -24,6 +24,7 @@ struct route_target {
 	const struct config_price *price; /* NULL: no row of "models" */
 	uint32_t row, provider_row;       /* of the region's targets, or TARGET_NONE */
 	uint64_t key;                     /* of row, or of provider_row where there is no row */
+	uint64_t provider_key;            /* of provider_row */
 	bool forced;                      /* its breaker is open, but so are all others' */
 };
 

@@ -173,8 +173,8 @@ static int server_set_access(struct server *s, const struct catalog *catalog)
 	return listener_set_access(s->listener, &config->access, config->connections_per_uid);
 }
 
-/* Limits or access that are not enforced as configured are worse than old ones. The last step is the
- * one that keeps the configuration: it undoes itself when it fails. */
+/* Limits or access that are not enforced as configured are worse than old ones. The last step is
+ * the one that keeps the configuration: it undoes itself when it fails. */
 static int server_enforce(struct server *s, const struct catalog *catalog)
 {
 	int r = server_set_access(s, catalog);

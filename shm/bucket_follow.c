@@ -33,8 +33,8 @@ static void follow(const struct region *r, uint32_t row, const struct bucket_vie
 		bucket_hear(r, row, (uint64_t)scaled);
 }
 
-/* What a provider's answer speaks of: the limits of the model if there are any, else of the key, else
- * its own. The wider ones add up several of what it counts one by one. */
+/* What a provider's answer speaks of: the limits of the model if there are any, else of the key,
+ * else its own. The wider ones add up several of what it counts one by one. */
 static const uint64_t narrowest[] = { BUCKET_SCOPE_MODEL, BUCKET_SCOPE_KEY, BUCKET_SCOPE_PROVIDER };
 
 static bool follows(const struct bucket_set *set, uint32_t i, const struct bucket_view *v,

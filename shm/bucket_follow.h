@@ -1,10 +1,11 @@
 #pragma once
 
 /*
- * What a provider's answer says of its limits (proto/feedback.h), applied to the limits of a call that it
- * speaks of: of those without a user, which are ours alone, the narrowest, that is those with the model if
- * there are any, else with the key, else the provider's. Wider ones add up what the provider counts one by
- * one: they would be bounded by the last model that answered. Raise-only, lock-free, any process.
+ * What a provider's answer says of its limits (proto/feedback.h), applied to the limits of a call
+ * that it speaks of: of those without a user, which are ours alone, the narrowest, that is those
+ * with the model if there are any, else with the key, else the provider's. Wider ones add up what
+ * the provider counts one by one: they would be bounded by the last model that answered.
+ * Raise-only, lock-free, any process.
  */
 
 #include "shm/bucket.h"

@@ -62,7 +62,7 @@ static void charge_window(const struct region *r, uint32_t row, uint64_t nanousd
 		uint64_t used = seen & BUCKET_USED_MAX, end_ns = load_acquire(&b->interval);
 		uint64_t next = used + min_u64(nanousd, BUCKET_USED_MAX - used);
 
-		if (end_ns != 0 && now_ns >= end_ns) {
+		if (now_ns >= end_ns) {
 			charge_late(&r->bucket_name[row], nanousd);
 			return;
 		}

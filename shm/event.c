@@ -79,7 +79,7 @@ static bool read_row(const struct layout_event *row, uint64_t ticket, struct eve
 	word[2] = load(&row->what);
 	word[3] = load(&row->value);
 	if (load(&row->check) != check_of(word) || (word[2] & 0xff) < EVENT_BREAKER ||
-		(word[2] & 0xff) > EVENT_EVICTED)
+		(word[2] & 0xff) > EVENT_PAUSE_TARGET)
 		return false;
 	*out = (struct event){
 		.ticket = ticket,

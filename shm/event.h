@@ -19,6 +19,8 @@ enum event_kind {
 	EVENT_PARTICIPANT, /* row: participant; to: 1 came, 0 died or left; value: pid */
 	EVENT_EVICTED,     /* row: bucket; a templated limit made room */
 };
+/* row: target, which was not paused; value: until_ns. */
+#define EVENT_PAUSE_TARGET ((enum event_kind)(EVENT_EVICTED + 1))
 
 struct event {
 	uint64_t ticket; /* set by event_next() */

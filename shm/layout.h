@@ -153,7 +153,8 @@ struct layout_header {
  * basis and changed_ns (in the cold half) differ from interval only while a change is under way, or
  * where a daemon died in one: then interval and tolerance are the stricter of old and new, and
  * basis tells in which of the two the debt in tat is counted. changed_ns is UINT64_MAX until a
- * change is complete. A reader loads held, then late of a WINDOW, then tat (acquire), then the rest.
+ * change is complete. A reader loads held, then late of a WINDOW, then tat (all acquire), then the
+ * rest.
  *
  * key is LAYOUT_KEY_NEVER, LAYOUT_KEY_RETIRED, or the hash of scope, resource, kind and name. Rows
  * are found by probing from key % rows; NEVER ends a probe, RETIRED does not. A handle keeps the

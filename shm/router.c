@@ -8,7 +8,8 @@
 #define FULL_WEIGHT 1000.0f
 #define TIE_WEIGHT 10.0f /* of latency, where it does not count: equals are told apart by it */
 #define STALE_SHARE UINT64_C(42949672)   /* 1 % */
-#define COLD_SHARE UINT64_C(214748364)   /* 5 % */
+#define COLD_SHARE UINT64_C(214748364)   /* 5 %, whatever their score */
+#define NEW_SHARE UINT64_C(858993459)    /* and 20 % */
 #define PROBE_SHARE UINT64_C(1073741824) /* 25 % */
 #define RELIABILITY_FACTOR 8
 #define FRESH_MS 1000
@@ -245,18 +246,65 @@ static bool read_all(struct board *b, const struct question *q)
 	return lanes_any(drawn) != 0;
 }
 
+static void lower_to(float *value, float bound)
+{
+	*value = *value < bound ? *value : bound;
+}
+
+/* What was learned of the nearest of the target's other classes, of two as near of the shorter one;
+ * EWMA_NONE. */
+static uint64_t nearest_class(const struct layout_target *t, unsigned class, bool *is_longer)
+{
+	for (unsigned far = 1; far < TARGET_PROMPT_CLASSES; far++) {
+		for (unsigned side = 0; side < 2; side++) {
+			unsigned k = side == 0 ? class - far : class + far;
+			uint64_t word = k < TARGET_PROMPT_CLASSES ?
+				atomic_load_explicit(&t->first_token[k], memory_order_relaxed) :
+				EWMA_NONE;
+
+			*is_longer = side != 0;
+			if (ewma_value(word) != 0)
+				return word;
+		}
+	}
+	return EWMA_NONE;
+}
+
+/* Those without samples of the prompt's class have those of the nearest. Returns who has them from
+ * longer prompts. */
+static __attribute__((noinline)) uint32_t borrow_classes(struct board *b, const struct question *q)
+{
+	uint32_t longer = 0;
+
+	for (uint32_t left = b->usable; left != 0; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctz(left);
+		bool is_longer;
+
+		if (ewma_value(b->first_word[i]) != 0)
+			continue;
+		b->first_word[i] = nearest_class(
+			&q->r->target[q->candidate[i].row], q->prompt_class, &is_longer);
+		longer |= is_longer ? left & -left : 0;
+	}
+	return longer;
+}
+
 static void score_all(struct board *b, const struct question *q)
 {
+	uint32_t longer = borrow_classes(b, q);
 	float first_ln, gap_ln;
 
 	guess_prices(b);
-	if (!read_all(b, q)) {
+	if (!read_all(b, q) && longer == 0) {
 		for (unsigned i = 0; i < b->count; i += LANES)
 			score_some(b, q, lanes_exp(lanes_load(&b->first[i])),
 				lanes_exp(lanes_load(&b->gap[i])), i);
 		return;
 	}
 	first_ln = median(b, b->first, UNKNOWN_LN_US);
+	/* Or who is only asked for what takes long would never be asked for anything short. */
+	for (; longer != 0; longer &= longer - 1)
+		lower_to(&b->first[__builtin_ctz(longer)], first_ln);
 	gap_ln = median(b, b->gap, NO_GAP_LN_US);
 	for (unsigned i = 0; i < b->count; i += LANES) {
 		lanes_f32 share = lanes_load(&b->share[i]);
@@ -387,8 +435,30 @@ static int oldest(const struct board *b, const struct question *q, uint32_t mask
 	return found;
 }
 
-/* Now and then one that would not be first by its score, so that it is learned of; -1: not now. */
-static int explore(const struct board *b, const struct question *q)
+static inline float near_bound(const struct question *q, float best)
+{
+	return best + q->latency * NEAR + NEAR_LEAST;
+}
+
+/* Those in the mask that are near the best of those that may be first. */
+static uint32_t near_best(
+	const struct board *b, const struct question *q, uint32_t mask, uint32_t may)
+{
+	float best = OUT_SCORE;
+	uint32_t near = 0;
+
+	for (; may != 0; may &= may - 1)
+		lower_to(&best, b->score[__builtin_ctz(may)]);
+	best = near_bound(q, best);
+	for (uint32_t left = mask; left != 0; left &= left - 1)
+		if (b->score[__builtin_ctz(left)] <= best)
+			near |= left & -left;
+	return near;
+}
+
+/* Now and then one that would not be first by its score, so that it is learned of; -1: not now. may:
+ * those that may be first by their score. */
+static int explore(const struct board *b, const struct question *q, uint32_t may)
 {
 	uint32_t cold = b->cold & b->usable & ~b->probe, failing = 0, roll = (uint32_t)q->random;
 	uint32_t probe = b->probe & b->usable, stale;
@@ -407,7 +477,11 @@ static int explore(const struct board *b, const struct question *q)
 		return stale ? oldest(b, q, stale) : -1;
 	if (roll < STALE_SHARE + COLD_SHARE)
 		return cold ? oldest(b, q, cold) : -1;
-	if (roll < STALE_SHARE + COLD_SHARE + PROBE_SHARE)
+	if (roll < STALE_SHARE + COLD_SHARE + NEW_SHARE) {
+		cold = near_best(b, q, cold, may);
+		return cold ? oldest(b, q, cold) : -1;
+	}
+	if (roll < STALE_SHARE + COLD_SHARE + NEW_SHARE + PROBE_SHARE)
 		return probe ? oldest(b, q, probe) : -1;
 	return -1;
 }
@@ -430,11 +504,6 @@ static inline unsigned draw(const struct question *q, unsigned near)
 	two = below((uint32_t)(q->random >> 16), near - 1);
 	two += two >= one;
 	return two < one ? two : one;
-}
-
-static inline float near_bound(const struct question *q, float best)
-{
-	return best + q->latency * NEAR + NEAR_LEAST;
 }
 
 /* One of those near the best. */
@@ -463,7 +532,7 @@ static void choose_or_explore(struct board *b, const struct question *q, unsigne
 {
 	bool is_panic = b->reason[b->order[0]] == ROUTER_PANIC;
 	uint32_t interesting = (b->cold | b->probe | b->stale) & b->usable, mask = eligible(b);
-	int first = interesting && !is_panic && usable > 1 ? explore(b, q) : -1;
+	int first = interesting && !is_panic && usable > 1 ? explore(b, q, mask) : -1;
 
 	if (is_panic) {
 		choose(b, q, mask, usable);

@@ -10,8 +10,9 @@
  *     w_latency * ln((predicted time + wait) * (pending + 1)) + w_cost * ln(price)
  *             - (1 + 8 * w_reliability) * ln(1 - errors)
  *
- * predicted time = time to first token of the prompt's class + output tokens * gap. errors is the
- * ratio of the breaker's window: even without its weight, time and price are those of a call that
+ * predicted time = time to first token of the prompt's class + output tokens * gap. Without samples
+ * of that class, the nearest one's counts; if that is of longer prompts, at most the median. errors is
+ * the ratio of the breaker's window: even without its weight, time and price are those of a call that
  * succeeds. A target that mostly fails comes after all that do not, however fast or cheap it is.
  * What was learned long ago is drawn to the median of the candidates (1/e in 30 s), and so is a
  * target with fewer than 10 samples.
@@ -20,9 +21,10 @@
  * time, so none where latency does not count: power of two choices, Mitzenmacher 2001). So
  * processes that decide at the same instant do not all run to the same target, and one far behind
  * gets nothing. The others follow by score. First may also be, never at twice the best price or
- * more: in 5 % of calls a target with fewer than 10 samples and none in flight, in 1 % one that
- * was not tried for 60 s, in 25 % one whose breaker wants a probe (which it bounds itself); else
- * these are not first.
+ * more: in 5 % of calls a target with fewer than 10 samples, none in flight and fewer failures than
+ * successes, in another 20 % one of these that is near the best by its score (which without samples
+ * is that of the median), in 1 % one that was not tried for 60 s, in 25 % one whose breaker wants a
+ * probe (which it bounds itself); else these are not first, unless there are only such.
  */
 
 #include <stdbool.h>
@@ -59,7 +61,7 @@ enum router_reason {
 	ROUTER_OUT_PRICE, /* above the cap, or not known while there is a cap */
 	ROUTER_OUT_BREAKER,
 	ROUTER_OUT_BUDGET, /* a limit has it wait longer than the caller's patience */
-	ROUTER_OUT_PAUSED,  /* its provider said 429, for longer than the caller's patience */
+	ROUTER_OUT_PAUSED, /* its provider said 429, for longer than the caller's patience */
 	ROUTER_REASONS,
 };
 /* "chosen", "out: breaker", … */

@@ -64,26 +64,27 @@ static inline bool is_closed(const struct layout_breaker *b)
 	return load(&b->state) >> STATE_SHIFT == BREAKER_CLOSED;
 }
 
-/* The target's, or else its provider's. One that an operator opened is no matter of panic. */
+/* The target's and its provider's: whatever either says against it counts, and the longer wait. One
+ * that an operator opened, of the two, is no matter of panic. */
 static __attribute__((noinline)) bool look_not_closed(const struct region *r, struct board *b,
 	unsigned i, uint32_t row, uint64_t provider, uint64_t now_ns)
 {
-	uint64_t wait_ns = 0;
+	uint64_t wait_ns = 0, above_ns = 0;
 	enum breaker_verdict verdict = breaker_check(r, row, now_ns, &wait_ns);
+	enum breaker_verdict above = provider < r->targets ?
+		breaker_check(r, (uint32_t)provider, now_ns, &above_ns) :
+		BREAKER_PASS;
 
-	if (verdict == BREAKER_PASS && provider < r->targets)
-		verdict = breaker_check(r, (uint32_t)provider, now_ns, &wait_ns);
-	if (verdict == BREAKER_PASS)
-		return true;
-	if (verdict == BREAKER_PROBE) {
-		b->probe |= UINT32_C(1) << i;
-		return true;
+	if (verdict == BREAKER_REJECT || above == BREAKER_REJECT) {
+		b->wait_ns[i] = max_u64(wait_ns, above_ns);
+		b->reason[i] = ROUTER_OUT_BREAKER;
+		if (b->wait_ns[i] < BREAKER_WAIT_FOREVER)
+			b->open |= UINT32_C(1) << i;
+		return false;
 	}
-	b->wait_ns[i] = wait_ns;
-	b->reason[i] = ROUTER_OUT_BREAKER;
-	if (wait_ns < BREAKER_WAIT_FOREVER)
-		b->open |= UINT32_C(1) << i;
-	return false;
+	if (verdict == BREAKER_PROBE || above == BREAKER_PROBE)
+		b->probe |= UINT32_C(1) << i;
+	return true;
 }
 
 /* The usual case without a call. */

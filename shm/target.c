@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "shm/breaker.h"
 #include "shm/breaker_stats.h"
+#include "shm/event.h"
 #include "shm/ewma.h"
 #include "shm/hold.h"
 #include "shm/layout.h"
@@ -197,6 +198,19 @@ uint32_t target_pending(const struct region *r, uint32_t row)
 
 /* ---- pauses ---- */
 
+/* Once for a pause, however often it is raised. */
+static void tell_pause(const struct region *r, uint32_t row, uint64_t before_ns, uint64_t until_ns,
+	uint64_t now_ns)
+{
+	if (before_ns > now_ns || until_ns <= now_ns)
+		return;
+	event_add(r,
+		&(struct event){ .time_ns = now_ns,
+			.kind = EVENT_PAUSE_TARGET,
+			.row = row,
+			.value = until_ns });
+}
+
 void target_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns)
 {
 	uint64_t found;
@@ -211,8 +225,10 @@ void target_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint6
 	for (int i = 0;
 		i < PAUSE_TRIES && (found < until_ns || found > now_ns + TARGET_PAUSE_MAX_NS); i++)
 		if (atomic_compare_exchange_strong_explicit(&r->target[row].pause_ns, &found,
-			    until_ns, memory_order_acq_rel, memory_order_relaxed))
+			    until_ns, memory_order_acq_rel, memory_order_relaxed)) {
+			tell_pause(r, row, found, until_ns, now_ns);
 			return;
+		}
 }
 
 void target_unpause(const struct region *r, uint32_t row)

@@ -75,7 +75,7 @@ uint32_t target_pending(const struct region *r, uint32_t row);
 #define TARGET_PAUSE_MAX_NS (UINT64_C(86400) * 1000000000)
 
 /* Nobody sends there before until_ns, at most a day from now; never shortens a pause. A
- * provider's row pauses all its targets. */
+ * provider's row pauses all its targets. Tells of one that begins (EVENT_PAUSE_TARGET). */
 void target_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns);
 /* The operator's: ends it. */
 void target_unpause(const struct region *r, uint32_t row);

@@ -17,8 +17,8 @@
 /* What structure adds to the texts, per value. */
 #define SURVEY_VALUE_BYTES 4
 
-/* Bytes of all strings in v, member names included. A document's values lie one behind the other, so that
- * neither depth nor memory matters. */
+/* Bytes of all strings in v, member names included. A document's values lie one behind the other,
+ * so that neither depth nor memory matters. */
 static uint64_t survey_bytes(yyjson_val *v)
 {
 	yyjson_val *end = v ? unsafe_yyjson_get_next(v) : NULL;

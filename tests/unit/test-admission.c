@@ -62,9 +62,26 @@ static int teardown(void **state)
 	return 0;
 }
 
+static uint64_t key_of(uint32_t row)
+{
+	struct target_view v;
+	uint64_t key = 0;
+
+	if (target_view(&w.f.r, row, &v))
+		target_find(&w.f.r, str_of(v.name), &key);
+	return key;
+}
+
+static const struct admission_ask *ask(void)
+{
+	w.ask.target_key = key_of(w.ask.target);
+	w.ask.provider_key = key_of(w.ask.provider);
+	return &w.ask;
+}
+
 static enum admission_outcome acquire(void)
 {
-	admission_acquire(&w.f.r, &w.ask, TAKEN, &w.ticket, &w.v);
+	admission_acquire(&w.f.r, ask(), TAKEN, &w.ticket, &w.v);
 	return w.v.outcome;
 }
 
@@ -207,7 +224,7 @@ static void the_target_counts_what_is_in_flight(void **state)
 	struct admission_ticket first;
 
 	(void)state;
-	admission_acquire(&w.f.r, &w.ask, TAKEN, &first, &w.v);
+	admission_acquire(&w.f.r, ask(), TAKEN, &first, &w.v);
 	assert_int_equal(acquire(), ADMISSION_OK);
 	assert_int_equal(target_pending(&w.f.r, w.target), 2);
 	admission_end(&w.f.r, &first, &(struct bucket_cost){ 0 }, TAKEN);
@@ -303,7 +320,7 @@ static void a_probes_ticket_comes_back_from_a_refusal(void **state)
 	fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 100, 149);
 	/* Due for a probe, which the limit then refuses: again and again, no ticket gets lost. */
 	for (int i = 0; i < 20; i++) {
-		admission_acquire(&w.f.r, &w.ask, later, &w.ticket, &w.v);
+		admission_acquire(&w.f.r, ask(), later, &w.ticket, &w.v);
 		assert_int_equal(w.v.outcome, ADMISSION_E_NEVER);
 		assert_true(breaker_view(&w.f.r, w.target, later, &v));
 		assert_int_equal(v.probes_out, 0);
@@ -320,7 +337,7 @@ static void a_probes_first_token_is_proof_enough(void **state)
 
 	(void)state;
 	open_by_failing();
-	admission_acquire(&w.f.r, &w.ask, later, &w.ticket, &w.v);
+	admission_acquire(&w.f.r, ask(), later, &w.ticket, &w.v);
 	assert_int_equal(w.v.outcome, ADMISSION_OK);
 	assert_true(breaker_view(&w.f.r, w.target, later, &v));
 	assert_int_equal(v.probes_out, 1);
@@ -334,7 +351,7 @@ static void a_probes_first_token_is_proof_enough(void **state)
 	judge(BREAKER_OK);
 	assert_true(breaker_view(&w.f.r, w.target, later, &v));
 	assert_int_equal(v.requests, requests + 1);
-	admission_acquire(&w.f.r, &w.ask, later, &w.ticket, &w.v);
+	admission_acquire(&w.f.r, ask(), later, &w.ticket, &w.v);
 	admission_first_token(&w.f.r, &w.ticket, FIXTURE_SECOND, later);
 	admission_judge(&w.f.r, &w.ticket, &bad, later, 1);
 	assert_true(breaker_view(&w.f.r, w.target, later, &v));
@@ -352,7 +369,7 @@ static void a_proof_is_the_probes_alone(void **state)
 	breaker_force_close(&w.f.r, w.provider, TAKEN);
 	assert_true(breaker_view(&w.f.r, w.provider, later, &v));
 	requests = v.requests;
-	admission_acquire(&w.f.r, &w.ask, later, &w.ticket, &w.v);
+	admission_acquire(&w.f.r, ask(), later, &w.ticket, &w.v);
 	assert_int_equal(w.v.outcome, ADMISSION_OK);
 	admission_first_token(&w.f.r, &w.ticket, FIXTURE_SECOND, later);
 	judge(BREAKER_OK);
@@ -394,7 +411,7 @@ static void without_a_free_hold_a_request_is_refused(void **state)
 	w.ask.target = w.target = make_target("p/m", w.ask.provider);
 	fixture_limit_of(&w.f, BUCKET_SCOPE_PROVIDER, BUCKET_TOKENS, "p", 1, 1000);
 	for (int i = 0; i < 4; i++) {
-		admission_acquire(&w.f.r, &w.ask, TAKEN, &taken[i], &w.v);
+		admission_acquire(&w.f.r, ask(), TAKEN, &taken[i], &w.v);
 		assert_int_equal(w.v.outcome, ADMISSION_OK);
 	}
 	assert_int_equal(acquire(), ADMISSION_E_FULL);
@@ -455,7 +472,7 @@ static void a_429_pauses_the_target_for_everybody(void **state)
 	w.ask.breakers = w.ask.limits = false;
 	w.ask.forced = true;
 	assert_int_equal(acquire(), ADMISSION_E_PAUSED);
-	admission_acquire(&w.f.r, &w.ask, TAKEN + 7 * FIXTURE_SECOND, &w.ticket, &w.v);
+	admission_acquire(&w.f.r, ask(), TAKEN + 7 * FIXTURE_SECOND, &w.ticket, &w.v);
 	assert_int_equal(w.v.outcome, ADMISSION_OK);
 	/* Another model of the provider is not meant. */
 	w.ask.target = make_target("p/other", w.provider);

@@ -219,16 +219,20 @@ static void bookings_keep_their_times_when_the_rate_is_raised(void **state)
 	booked(&f, &set, T0, 3 * SECOND);
 	/* One gap is not filled: whose it was is not known. */
 	bucket_cancel(&f.r, &second, T0);
-	faster = fixture_requests(BUCKET_SCOPE_USER, str_of("u"), 10, 1);
-	assert_true(bucket_configure(&f.r, &faster, changed) >= 0);
+	/* What is owed after a change is no broken word for the next. */
+	for (uint64_t rate = 10; rate <= 1000; rate *= 10) {
+		faster = fixture_requests(BUCKET_SCOPE_USER, str_of("u"), rate, 1);
+		assert_true(bucket_configure(&f.r, &faster, changed) >= 0);
+		assert_int_equal(row_of(&f, &set)->tat, T0 + 3 * SECOND + SECOND / rate);
+	}
 	assert_int_equal(hammer(&f, &set, changed, T0 + 3 * SECOND, SECOND / 100), 0);
-	assert_int_equal(take(&f, &set, T0 + 3 * SECOND).wait_ns, SECOND / 10);
-	assert_int_equal(take(&f, &set, T0 + 31 * SECOND / 10).outcome, BUCKET_OK);
-	/* And what is owed after is no broken word for the next change. */
-	booked(&f, &set, T0 + 31 * SECOND / 10, SECOND / 10);
-	faster.limit = 100;
-	assert_true(bucket_configure(&f.r, &faster, T0 + 31 * SECOND / 10) >= 0);
-	assert_int_equal(take(&f, &set, T0 + 31 * SECOND / 10).wait_ns, 11 * SECOND / 100);
+	assert_int_equal(take(&f, &set, T0 + 3 * SECOND).wait_ns, SECOND / 1000);
+	assert_int_equal(take(&f, &set, T0 + 3 * SECOND + SECOND / 1000).outcome, BUCKET_OK);
+	/* A broken word shrinks nothing, and adds nothing. */
+	name_of(&f, &set)->ahead_ns = UINT64_MAX;
+	faster.limit = 2000;
+	assert_true(bucket_configure(&f.r, &faster, T0 + 3 * SECOND) >= 0);
+	assert_int_equal(row_of(&f, &set)->tat, T0 + 3 * SECOND + SECOND / 500);
 	fixture_close(&f);
 }
 

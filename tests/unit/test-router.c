@@ -365,6 +365,67 @@ static void test_prediction_is_of_the_prompts_class_and_the_answers_length(void 
 	world_close(&w);
 }
 
+static void know_class(struct world *w, unsigned i, unsigned class, double first_ms)
+{
+	world_row(w, i)->first_token[class] = first_ms > 0 ?
+		ewma_pack(ewma_ln((float)first_ms * 1000), (uint32_t)(w->now_ns / NSEC_PER_MSEC)) :
+		EWMA_NONE;
+}
+
+/* In ms, of prompts of 1000 tokens: class 1. */
+static double predicted(struct world *w, unsigned i)
+{
+	struct router_query q = world_query(w, ROUTER_LATENCY);
+	struct router_decision d;
+
+	q.input_tokens = 1000;
+	d = world_ask(w, &q);
+	return (double)world_choice(&d, i)->first_token_us / 1000;
+}
+
+static void forget_classes(struct world *w, unsigned i)
+{
+	for (unsigned k = 0; k < TARGET_PROMPT_CLASSES; k++)
+		know_class(w, i, k, 0);
+}
+
+static bool near(double value, double truth)
+{
+	return value > truth * 0.99 && value < truth * 1.01;
+}
+
+static void test_a_class_without_samples_has_the_nearest_ones(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_open(&w, 1);
+	world_target(&w, "slow", 100, 1);
+	world_target(&w, "fast", 0.5, 1);
+	forget_classes(&w, 0);
+	forget_classes(&w, 1);
+	know_class(&w, 0, 0, 100);
+	know_class(&w, 1, 0, 0.5);
+	assert_true(near(predicted(&w, 0), 100) && near(predicted(&w, 1), 0.5));
+	/* The nearer; of two as near, the shorter. */
+	know_class(&w, 0, 3, 9000);
+	assert_true(near(predicted(&w, 0), 100));
+	know_class(&w, 0, 2, 7000);
+	assert_true(near(predicted(&w, 0), 100));
+	/* One from longer prompts says only how long it takes at most. */
+	know_class(&w, 0, 0, 0);
+	know_class(&w, 1, 1, 300);
+	assert_true(near(predicted(&w, 0), 300));
+	know_class(&w, 0, 2, 200);
+	assert_true(near(predicted(&w, 0), 200));
+	/* Nothing at all is the median, too; and garbage is nothing. */
+	forget_classes(&w, 0);
+	assert_true(near(predicted(&w, 0), 300));
+	world_row(&w, 0)->first_token[0] = UINT64_MAX;
+	assert_true(near(predicted(&w, 0), 300));
+	world_close(&w);
+}
+
 /* ---- limits and pauses ---- */
 
 static void limit_to_one(struct world *w, unsigned i, struct bucket_set *set, const char *name)
@@ -574,6 +635,65 @@ static void test_a_providers_breaker_is_out_with_all_its_targets(void **state)
 	breaker_force_open(&w.r, c.provider, w.now_ns);
 	d = world_decide(&w, ROUTER_LATENCY);
 	assert_int_equal(world_choice(&d, 1)->reason, ROUTER_OUT_BREAKER);
+	world_close(&w);
+}
+
+/* The decision on the second of two alone: a target, after its provider. */
+static struct router_choice decide_on_target(struct world *w)
+{
+	struct router_query q = world_query(w, ROUTER_LATENCY);
+	struct router_decision d;
+
+	router_decide(&w->r, &q, &w->candidate[1], 1, NULL, w->now_ns, &d);
+	return d.choice[0];
+}
+
+static void open_with_provider(struct world *w)
+{
+	struct target_config provider = world_config("p"), c = world_config("p/m");
+
+	world_open(w, 1);
+	c.provider = w->candidate[world_add(w, &provider)].row;
+	world_add(w, &c);
+	world_know(w, 0, 100, 10);
+	world_know(w, 1, 100, 10);
+}
+
+/* An operator opened the target's or its provider's, and the other has opened by failures, wants a
+ * probe later: it may never be, not even in panic. */
+static void test_what_an_operator_opened_is_out_whatever_the_other_says(void **state)
+{
+	(void)state;
+	for (unsigned forced = 0; forced < 2; forced++) {
+		struct world w;
+
+		open_with_provider(&w);
+		breaker_force_open(&w.r, w.candidate[forced].row, w.now_ns);
+		break_it(&w, 1 - forced);
+		for (unsigned i = 0; i < 40; i++) {
+			struct router_choice c = decide_on_target(&w);
+
+			assert_int_equal(c.reason, ROUTER_OUT_BREAKER);
+			assert_int_equal(c.wait_ns, BREAKER_WAIT_FOREVER);
+			w.now_ns += NSEC_PER_SEC;
+		}
+		world_close(&w);
+	}
+}
+
+/* The target would be probed, its provider's is open: panic. Then the provider's wants a probe. */
+static void test_a_probe_waits_for_the_providers_breaker(void **state)
+{
+	struct world w;
+
+	(void)state;
+	open_with_provider(&w);
+	break_it(&w, 1);
+	w.now_ns += 6 * NSEC_PER_SEC;
+	break_it(&w, 0);
+	assert_int_equal(decide_on_target(&w).reason, ROUTER_PANIC);
+	w.now_ns += 6 * NSEC_PER_SEC;
+	assert_int_equal(decide_on_target(&w).reason, ROUTER_CHOSEN);
 	world_close(&w);
 }
 
@@ -1101,12 +1221,15 @@ int main(void)
 		cmocka_unit_test(test_filters),
 		cmocka_unit_test(test_cost_is_exact_and_cached_tokens_have_their_price),
 		cmocka_unit_test(test_prediction_is_of_the_prompts_class_and_the_answers_length),
+		cmocka_unit_test(test_a_class_without_samples_has_the_nearest_ones),
 		cmocka_unit_test(test_a_budget_that_is_used_up_waits_or_is_out),
 		cmocka_unit_test(test_what_never_fits_is_out_for_the_most_patient),
 		cmocka_unit_test(test_a_paused_target_waits_or_is_out),
 		cmocka_unit_test(test_an_open_breaker_is_out_unless_all_are),
 		cmocka_unit_test(test_panic_spares_budgets_and_operators),
 		cmocka_unit_test(test_a_providers_breaker_is_out_with_all_its_targets),
+		cmocka_unit_test(test_what_an_operator_opened_is_out_whatever_the_other_says),
+		cmocka_unit_test(test_a_probe_waits_for_the_providers_breaker),
 		cmocka_unit_test(test_what_an_operator_did_is_seen_at_once_and_for_ever),
 		cmocka_unit_test(test_half_open_is_probed_now_and_then),
 		cmocka_unit_test(test_a_closed_breaker_is_ramped_up),

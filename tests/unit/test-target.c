@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
+#include "shm/event.h"
 #include "tests/unit/router-helpers.h"
 
 #define THREADS 4
@@ -280,6 +281,50 @@ static void test_pause_is_only_raised_and_its_providers_counts(void **state)
 	world_close(&w);
 }
 
+/* The next event must be that pause, of now. */
+static void assert_told(struct world *w, uint64_t *ticket, uint64_t until_ns)
+{
+	struct event e;
+
+	assert_int_equal(event_next(&w->r, ticket, &e), EVENT_OK);
+	assert_int_equal(e.kind, EVENT_PAUSE_TARGET);
+	assert_int_equal(e.row, w->candidate[1].row);
+	assert_int_equal(e.value, until_ns);
+	assert_int_equal(e.time_ns, w->now_ns);
+}
+
+static void test_a_pause_is_told_once(void **state)
+{
+	struct world w;
+	struct target_config a = world_config("a"), b = world_config("b");
+	uint64_t ticket;
+	struct event e;
+	uint32_t row;
+
+	(void)state;
+	world_open(&w, 1);
+	world_add(&w, &a);
+	row = w.candidate[world_add(&w, &b)].row;
+	ticket = event_head(&w.r);
+	target_pause(&w.r, row, w.now_ns, w.now_ns);
+	assert_int_equal(event_next(&w.r, &ticket, &e), EVENT_E_NONE);
+	target_pause(&w.r, row, w.now_ns + 5 * NSEC_PER_SEC, w.now_ns);
+	assert_told(&w, &ticket, w.now_ns + 5 * NSEC_PER_SEC);
+	/* Neither raised nor lowered. */
+	target_pause(&w.r, row, w.now_ns + 2 * NSEC_PER_SEC, w.now_ns);
+	target_pause(&w.r, row, w.now_ns + 7 * NSEC_PER_SEC, w.now_ns);
+	assert_int_equal(event_next(&w.r, &ticket, &e), EVENT_E_NONE);
+	/* It has ended. */
+	w.now_ns += 7 * NSEC_PER_SEC;
+	target_pause(&w.r, row, UINT64_MAX, w.now_ns);
+	assert_told(&w, &ticket, w.now_ns + TARGET_PAUSE_MAX_NS);
+	target_unpause(&w.r, row);
+	target_pause(&w.r, row, w.now_ns + 1, w.now_ns);
+	assert_told(&w, &ticket, w.now_ns + 1);
+	assert_int_equal(event_next(&w.r, &ticket, &e), EVENT_E_NONE);
+	world_close(&w);
+}
+
 static void test_adopt_retires_nonsense(void **state)
 {
 	struct world w;
@@ -378,6 +423,7 @@ int main(void)
 		cmocka_unit_test(test_learns_by_prompt_size),
 		cmocka_unit_test(test_rows_out_of_range_do_nothing),
 		cmocka_unit_test(test_pause_is_only_raised_and_its_providers_counts),
+		cmocka_unit_test(test_a_pause_is_told_once),
 		cmocka_unit_test(test_adopt_retires_nonsense),
 		cmocka_unit_test(test_garbage_in_every_word_is_survived),
 		cmocka_unit_test(test_threads_lose_no_sample_count),
