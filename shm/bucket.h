@@ -7,12 +7,10 @@
  *   RATE    GCRA in one word (ATM Forum TM 4.0, I.371; "virtual scheduling"). Requests; tokens of a
  *           provider that charges at submission ("reserve").
  *   HELD    GCRA for what is settled, plus what is in flight, which does not leak: no more than
- *           burst + rate * t for the provider, whenever in a request it counts what is settled at
- *           the end, and for parts (bucket_progress()) if it counts them no later than they are
- *           reported, as providers do that count at submission or as they produce. Tokens.
+ *           burst + rate * t for the provider, whenever in a request it counts; parts that were
+ *           reported (bucket_progress()) no later than that, as providers do. Tokens.
  *   GAUGE   at most so many at a time. Concurrency.
- *   WINDOW  at most so much in a calendar day or month (UTC). Money. What is settled after a
- *           window's end counts for the next.
+ *   WINDOW  at most so much in a calendar day or month (UTC): of what is settled then. Money.
  *
  * Exactness: in any window of length t the admissions of all processes together are at most
  * burst + rate * t of the loosest limit in force meanwhile, however often limits change, and also
@@ -163,9 +161,8 @@ struct bucket_lease {
 	uint64_t tokens;              /* of cost, input and output together */
 	uint64_t taken_ns;            /* from when it counts */
 	uint64_t booked_ns;           /* when it was taken: earlier, if borrowed */
-	uint64_t owner; /* what the hold's owner word has; a hold with another is not ours any more
-		 *  */
-	uint32_t hold;  /* row; BUCKET_NONE: nothing is held */
+	uint64_t owner;               /* of the hold; one with another is not ours any more */
+	uint32_t hold;                /* row; BUCKET_NONE: nothing is held */
 };
 
 /*
@@ -185,10 +182,9 @@ struct bucket_verdict bucket_lease(const struct region *r, uint64_t owner,
 
 /*
  * Books, for the head of a queue, ahead of time: takes from all limits as if now were
- * now_ns + verdict.wait_ns, if that is at most horizon_ns (and BUCKET_AHEAD_MAX_NS); the caller
- * then waits so long before it sends. So a big request cannot starve behind small ones. Only RATE
- * limits lend; a HELD, GAUGE or WINDOW that does not conform is E_WAIT. BUCKET_OK with wait_ns: send
- * then.
+ * now_ns + verdict.wait_ns, if that is at most horizon_ns and BUCKET_AHEAD_MAX_NS; the caller sends
+ * when that is over. So a big request cannot starve behind small ones. Only RATE limits lend; a
+ * HELD, GAUGE or WINDOW that does not conform is E_WAIT. BUCKET_OK with wait_ns: send then.
  */
 struct bucket_verdict bucket_borrow(const struct region *r, uint64_t owner,
 	const struct bucket_set *set, const struct bucket_cost *cost, uint64_t now_ns,
@@ -235,8 +231,7 @@ const uint32_t *bucket_wait_word(const struct region *r, uint32_t row, uint64_t 
 /* Wakes who sleeps on the row; what settles, lifts and changes calls it. */
 void bucket_wake(const struct region *r, uint32_t row);
 
-/* ---- feedback; raise-only, so that it is idempotent and a stale or lying answer does no harm ----
- *  */
+/* ---- feedback; raise-only: idempotent, and a stale or lying answer does no harm ---- */
 
 /* Nothing conforms before until_ns; at most BUCKET_PAUSE_MAX_NS from now. */
 void bucket_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns);

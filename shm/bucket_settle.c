@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "shm/bucket_internal.h"
+#include "shm/event.h"
 #include "shm/hold_internal.h"
 
 #define HEARD_TIMES 3
@@ -372,10 +373,22 @@ void bucket_wake(const struct region *r, uint32_t row)
 
 /* ---- feedback ---- */
 
+/* Tells of a pause that begins, once however often it is raised. */
 void bucket_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns)
 {
-	if (row < r->buckets)
-		raise_to(&r->bucket[row].pause_ns, min_u64(until_ns, now_ns + BUCKET_PAUSE_MAX_NS));
+	uint64_t before_ns;
+
+	if (row >= r->buckets)
+		return;
+	before_ns = load(&r->bucket[row].pause_ns);
+	until_ns = min_u64(until_ns, now_ns + BUCKET_PAUSE_MAX_NS);
+	raise_to(&r->bucket[row].pause_ns, until_ns);
+	if (before_ns <= now_ns && until_ns > now_ns)
+		event_add(r,
+			&(struct event){ .time_ns = now_ns,
+				.kind = EVENT_PAUSE,
+				.row = row,
+				.value = until_ns });
 }
 
 void bucket_unpause(const struct region *r, uint32_t row)

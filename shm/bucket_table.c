@@ -4,6 +4,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "shm/bucket_internal.h"
+#include "shm/event.h"
 #include "shm/hold.h"
 
 #define INTERVAL_WHOLE_NS 4096
@@ -109,8 +110,8 @@ static uint64_t honest_debt(uint64_t most, uint64_t interval)
 	return min_u64(cost_of(most, interval), BUCKET_DEBT_MAX) + BUCKET_WAIT_SLACK;
 }
 
-/* Of the debt in tat, up to the latest time that anybody booked: these times stay as they were told,
- * so a faster limit does not shrink it. ahead_ns is raised before tat. */
+/* Of the debt in tat, up to the latest time that anybody booked: these times stay as they were
+ * told, so a faster limit does not shrink it. ahead_ns is raised before tat. */
 static uint64_t booked_debt(const struct region *r, uint32_t row, uint64_t tat, uint64_t at_ns)
 {
 	uint64_t until_ns = min_u64(load_acquire(&r->bucket_name[row].ahead_ns), tat);
@@ -345,6 +346,11 @@ static struct places places_of(struct region *r, const struct bucket_id *id, uin
 	return p;
 }
 
+static void tell_evicted(const struct region *r, uint32_t row, uint64_t now_ns)
+{
+	event_add(r, &(struct event){ .time_ns = now_ns, .kind = EVENT_EVICTED, .row = row });
+}
+
 /*
  * A row for a new limit, taken over; or BUCKET_NONE: there is no room. A row made from a template
  * evicts the least recently used one near its place before it goes far from it, so that a full
@@ -356,6 +362,7 @@ static uint32_t make_room(struct region *r, const struct bucket_limit *limit,
 	for (int i = 0; i < PLACE_TRIES; i++) {
 		struct places p = places_of(r, id, now_ns);
 		uint32_t row = p.spare;
+		bool evicts;
 
 		*same = p.same != BUCKET_NONE;
 		if (*same)
@@ -367,8 +374,12 @@ static uint32_t make_room(struct region *r, const struct bucket_limit *limit,
 			row = p.near;
 		if (row == BUCKET_NONE)
 			return BUCKET_NONE;
-		if (take_over(r, row, start_tat, now_ns))
-			return row;
+		evicts = load(&r->bucket[row].key) >= LAYOUT_KEY_FIRST;
+		if (!take_over(r, row, start_tat, now_ns))
+			continue;
+		if (evicts)
+			tell_evicted(r, row, now_ns);
+		return row;
 	}
 	return BUCKET_NONE;
 }
@@ -638,7 +649,7 @@ int bucket_set_templates(
 	return 0;
 }
 
-/* A limit of its own counts, in whatever kind. It is in use: what is made next does not evict it. */
+/* A limit of its own counts, in whatever kind. It is in use: what is made next evicts another. */
 static bool has_limit(const struct region *r, const struct bucket_limit *limit, uint64_t now_ns)
 {
 	struct bucket_set found = { 0 };

@@ -14,13 +14,12 @@
 enum event_kind {
 	EVENT_BREAKER =
 		1,   /* row: target; from, to: enum breaker_state; value: ns until it may close */
-	EVENT_PAUSE, /* row: bucket; value: pause_ns */
+	EVENT_PAUSE, /* row: bucket, which was not paused; value: until when */
 	EVENT_LIMIT, /* row: bucket; changed at run time: value is the new limit */
-	EVENT_PARTICIPANT, /* row: participant; to: 1 came, 0 died or left; value: pid */
-	EVENT_EVICTED,     /* row: bucket; a templated limit made room */
+	EVENT_PARTICIPANT,  /* row: participant; to: 1 came, 0 died or left; value: pid */
+	EVENT_EVICTED,      /* row: bucket; a templated limit made room */
+	EVENT_PAUSE_TARGET, /* row: target, which was not paused; value: until when */
 };
-/* row: target, which was not paused; value: until_ns. */
-#define EVENT_PAUSE_TARGET ((enum event_kind)(EVENT_EVICTED + 1))
 
 struct event {
 	uint64_t ticket; /* set by event_next() */

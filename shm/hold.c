@@ -117,8 +117,8 @@ void hold_release(const struct region *r, uint32_t hold, uint64_t owner)
 
 /* ---- moving a total ---- */
 
-/* The total is read again so that the operation found is the one named: a hold does not use a number
- * for a total that already names it. */
+/* The total is read again so that the operation found is the one named: a hold does not use a
+ * number for a total that already names it. */
 bool hold_acknowledge(const struct region *r, const shared_u64 *word, uint32_t total, uint64_t seen,
 	uint64_t writer_op)
 {

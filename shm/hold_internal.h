@@ -49,7 +49,7 @@ static inline void hold_store(shared_u64 *word, uint64_t value)
 	atomic_store_explicit(word, value, memory_order_release);
 }
 
-/* Sequentially consistent: who lowers a total looks for sleepers after it, see bucket_wake_any(). */
+/* Sequentially consistent: who lowers a total looks for sleepers after it: bucket_wake_any(). */
 static inline bool hold_swap(shared_u64 *word, uint64_t from, uint64_t to)
 {
 	return atomic_compare_exchange_strong_explicit(

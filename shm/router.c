@@ -356,6 +356,14 @@ static inline __attribute__((always_inline)) bool score_fresh(
 	return lanes_any(strange) == 0;
 }
 
+static __attribute__((noinline)) void score_errors(struct board *b, const struct question *q)
+{
+	for (unsigned i = 0; i < b->count; i += LANES)
+		lanes_store(&b->score[i],
+			lanes_load(&b->score[i]) -
+				lanes_ln(1.0f - lanes_load(&b->errors[i])) * q->reliability);
+}
+
 static void score(struct board *b, const struct question *q)
 {
 	bool fresh = b->plain &&
@@ -366,6 +374,8 @@ static void score(struct board *b, const struct question *q)
 		if (b->plain)
 			router_spread(b);
 		score_all(b, q);
+	} else if (aux_unlikely(b->failed)) {
+		score_errors(b, q);
 	}
 }
 
@@ -456,8 +466,8 @@ static uint32_t near_best(
 	return near;
 }
 
-/* Now and then one that would not be first by its score, so that it is learned of; -1: not now. may:
- * those that may be first by their score. */
+/* Now and then one that would not be first by its score, so that it is learned of; -1: not now.
+ * may: those that may be first by their score. */
 static int explore(const struct board *b, const struct question *q, uint32_t may)
 {
 	uint32_t cold = b->cold & b->usable & ~b->probe, failing = 0, roll = (uint32_t)q->random;

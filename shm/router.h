@@ -10,12 +10,12 @@
  *     w_latency * ln((predicted time + wait) * (pending + 1)) + w_cost * ln(price)
  *             - (1 + 8 * w_reliability) * ln(1 - errors)
  *
- * predicted time = time to first token of the prompt's class + output tokens * gap. Without samples
- * of that class, the nearest one's counts; if that is of longer prompts, at most the median. errors is
- * the ratio of the breaker's window: even without its weight, time and price are those of a call that
- * succeeds. A target that mostly fails comes after all that do not, however fast or cheap it is.
- * What was learned long ago is drawn to the median of the candidates (1/e in 30 s), and so is a
- * target with fewer than 10 samples.
+ * predicted time = time to first token of the prompt's class + output tokens * gap. Without
+ * samples of that class, the nearest one's counts; if that is of longer prompts, at most the
+ * median. errors is the ratio of the breaker's window: even without its weight, time and price are
+ * those of a call that succeeds. A target that mostly fails comes after all that do not, however
+ * fast or cheap it is. What was learned long ago is drawn to the median of the candidates (1/e in
+ * 30 s), and so is a target with fewer than 10 samples.
  *
  * The first is the better of two drawn at random among those near the best (a factor of 1.5 in
  * time, so none where latency does not count: power of two choices, Mitzenmacher 2001). So

@@ -18,9 +18,9 @@
 
 /*
  * What is known of the candidates, one array per number, so that the formulas run on several at
- * once. Bit i of a mask is of candidate i. As long as all candidates are plain (known, well, free
- * to be used at once: nearly always), only the first group is filled; router_spread() makes the
- * second what it is for a plain candidate.
+ * once. Bit i of a mask is of candidate i. As long as all candidates are plain (known, well or with
+ * few failures, free to be used at once: nearly always), only the first group is filled, and errors
+ * if any has failed; router_spread() makes the second what it is for a plain candidate.
  */
 struct board {
 	/* as found */

@@ -175,20 +175,33 @@ static enum router_reason look_filters(
 	return ROUTER_FALLBACK;
 }
 
-static void look_health(
-	const struct region *r, struct board *b, unsigned i, uint32_t row, uint64_t now_ns)
+static float errors_of(const struct region *r, uint32_t row, uint64_t now_ns)
 {
 	float errors;
 
-	if (load(&r->breaker[row].unwell_ns) > now_ns) {
-		errors = breaker_error_ratio(r, row, now_ns);
-		b->errors[i] = errors > 0 ? errors < ERRORS_MAX ? errors : ERRORS_MAX : 0;
-		b->failed |= errors > 0;
-		if (errors > ROUTER_SICK_ERRORS)
-			b->sick |= UINT32_C(1) << i;
-	}
-	/* Whatever the ramp, one may. */
-	if (b->pending[i] != 0 && (uint32_t)b->pending[i] >= breaker_ramp(r, row, now_ns))
+	if (load(&r->breaker[row].unwell_ns) <= now_ns)
+		return 0;
+	errors = breaker_error_ratio(r, row, now_ns);
+	return errors > 0 ? errors < ERRORS_MAX ? errors : ERRORS_MAX : 0;
+}
+
+/* Whether the ramp has no room; whatever it says, one may. */
+static inline bool is_held(
+	const struct region *r, const struct board *b, unsigned i, uint32_t row, uint64_t now_ns)
+{
+	return b->pending[i] != 0 && (uint32_t)b->pending[i] >= breaker_ramp(r, row, now_ns);
+}
+
+static void look_health(
+	const struct region *r, struct board *b, unsigned i, uint32_t row, uint64_t now_ns)
+{
+	float errors = errors_of(r, row, now_ns);
+
+	b->errors[i] = errors;
+	b->failed |= errors > 0;
+	if (errors > ROUTER_SICK_ERRORS)
+		b->sick |= UINT32_C(1) << i;
+	if (is_held(r, b, i, row, now_ns))
 		b->held |= UINT32_C(1) << i;
 }
 
@@ -226,6 +239,37 @@ static __attribute__((noinline)) void look(const struct region *r, struct board 
 	use(b, i);
 }
 
+static void clear_errors(struct board *b)
+{
+	for (unsigned i = 0; i < b->count; i += LANES)
+		lanes_store(&b->errors[i], lanes_all(0));
+}
+
+/* Whether there is nothing the matter with one but that some calls failed: it stays plain. */
+static __attribute__((noinline)) bool look_unwell(
+	struct board *b, unsigned i, const struct router_candidate *c, const struct question *q)
+{
+	const struct region *r = q->r;
+	const struct layout_target *t = &r->target[c->row];
+	uint64_t provider = load(&t->provider);
+	float errors;
+
+	if (provider >= r->targets ||
+		(load(&t->pause_ns) | load(&r->target[provider].pause_ns)) != 0 ||
+		is_held(r, b, i, c->row, q->now_ns))
+		return false;
+	errors = errors_of(r, c->row, q->now_ns);
+	if (errors > ROUTER_SICK_ERRORS)
+		return false;
+	if (errors > 0) {
+		if (b->plain && !b->failed)
+			clear_errors(b);
+		b->failed = true;
+		b->errors[i] = errors;
+	}
+	return true;
+}
+
 /* One with nothing the matter; false: look() knows. As many conditions as possible in one branch:
  * each is nearly always so. */
 static inline bool look_plain(const struct region *r, struct board *b, unsigned i,
@@ -256,18 +300,20 @@ static inline bool look_plain(const struct region *r, struct board *b, unsigned 
 	b->price[i] = (float)(int64_t)pico;
 	return aux_likely(odd == 0) && aux_likely(pico <= q->price_cap) &&
 		aux_likely(q->context <= load(&t->context) - 1) &&
-		aux_likely(load(&breaker[row].unwell_ns) <= q->now_ns) &&
-		aux_likely(load(&breaker[provider].unwell_ns) <= q->now_ns) &&
 		aux_likely(load(&t->samples) >= COLD_SAMPLES) &&
-		aux_likely(load(&t->tried_ns) - q->stale_ns <= ROUTER_STALE_NS + ROUTER_AHEAD_NS);
+		aux_likely(load(&t->tried_ns) - q->stale_ns <= ROUTER_STALE_NS + ROUTER_AHEAD_NS) &&
+		((aux_likely(load(&breaker[row].unwell_ns) <= q->now_ns) &&
+			 aux_likely(load(&breaker[provider].unwell_ns) <= q->now_ns)) ||
+			look_unwell(b, i, c, q));
 }
 
 void router_spread(struct board *b)
 {
 	b->plain = false;
+	if (!b->failed)
+		clear_errors(b);
 	for (unsigned i = 0; i < b->count; i += LANES) {
 		lanes_store(&b->share[i], lanes_all(1));
-		lanes_store(&b->errors[i], lanes_all(0));
 		lanes_store(&b->wait_us[i], lanes_all(0));
 		lanes_store_int(&b->counts[i], lanes_all_int(-1));
 		for (unsigned k = i; k < i + LANES; k++) {

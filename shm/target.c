@@ -57,6 +57,7 @@ static void forget(struct region *r, uint32_t row)
 	struct breaker_settings settings = breaker_preset(BREAKER_PRODUCTION);
 
 	store(&t->tried_ns, 0);
+	store(&t->pause_ns, 0);
 	store(&t->gap, EWMA_NONE);
 	store(&t->samples, 0);
 	for (unsigned i = 0; i < TARGET_PROMPT_CLASSES; i++)

@@ -112,6 +112,16 @@ static void tell_pause(const struct region *r, struct top_event *out)
 			limit_name(r, e->row, name));
 }
 
+static void tell_target_pause(const struct region *r, struct top_event *out)
+{
+	const struct event *e = &out->e;
+	char name[TOP_LABEL], how_long[UNITS_TEXT];
+	uint64_t left = e->value > e->time_ns ? e->value - e->time_ns : 0;
+
+	snprintf(out->text, sizeof(out->text), "target %s: its provider asks for a pause of %s",
+		target_name(r, e->row, name), units_duration(left, how_long));
+}
+
 static void tell(const struct top_model *m, const struct region *r, struct top_event *out)
 {
 	const struct event *e = &out->e;
@@ -124,6 +134,9 @@ static void tell(const struct top_model *m, const struct region *r, struct top_e
 		return;
 	case EVENT_PAUSE:
 		tell_pause(r, out);
+		return;
+	case EVENT_PAUSE_TARGET:
+		tell_target_pause(r, out);
 		return;
 	case EVENT_LIMIT:
 		snprintf(out->text, sizeof(out->text), "limit %s: now %s",

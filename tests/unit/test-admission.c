@@ -1,4 +1,6 @@
 #include "daemon/admission.h"
+#include "base/aux.h"
+#include "shm/event.h"
 #include "shm/hold.h"
 #include "shm/participant.h"
 #include "tests/unit/shm-fixture.h"
@@ -494,6 +496,53 @@ static void a_429_pauses_the_limits_that_clients_share(void **state)
 	assert_int_equal(left(provider), 9);
 }
 
+/* Whether an event of that kind about that row is in the ring; how often. */
+static unsigned told(enum event_kind kind, uint32_t row)
+{
+	uint64_t ticket = 0;
+	unsigned count = 0;
+	struct event e;
+
+	while (event_next(&w.f.r, &ticket, &e) == EVENT_OK)
+		count += e.kind == kind && e.row == row;
+	return count;
+}
+
+static void a_pause_is_an_event_once(void **state)
+{
+	struct feedback f = feedback_of("retry-after", "7");
+	uint32_t model = fixture_limit(&w.f, BUCKET_SCOPE_MODEL, "m", 1, 10);
+
+	(void)state;
+	assert_int_equal(acquire(), ADMISSION_OK);
+	for (int i = 0; i < 2; i++)
+		admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0);
+	assert_int_equal(told(EVENT_PAUSE, model), 1);
+	assert_int_equal(told(EVENT_PAUSE_TARGET, w.target), 1);
+}
+
+/* A table of two rows, and three users one after the other. */
+static void an_eviction_is_an_event(void **state)
+{
+	static const char *const users[] = { "a", "b", "c" };
+	const struct region_sizes sizes = { .limits = 2 };
+	struct bucket_limit template = fixture_requests(BUCKET_SCOPE_USER, STR_NULL, 1, 2);
+	struct bucket_set set;
+
+	(void)state;
+	fixture_close(&w.f);
+	w.f = fixture_open_sized(&sizes, false);
+	assert_int_equal(bucket_set_templates(&w.f.r, &template, 1, FIXTURE_NOW), 0);
+	for (uint64_t i = 0; i < ARRAY_SIZE(users); i++) {
+		const struct bucket_names names = { .user = str_of(users[i]) };
+
+		assert_int_equal(
+			admission_resolve(&w.f.r, &names, TAKEN + i * FIXTURE_SECOND, &set),
+			BUCKET_OK);
+	}
+	assert_int_equal(told(EVENT_EVICTED, 0) + told(EVENT_EVICTED, 1), 1);
+}
+
 static void what_remains_at_the_provider_bounds_what_is_left_here(void **state)
 {
 	uint32_t provider = fixture_limit(&w.f, BUCKET_SCOPE_PROVIDER, "p", 1, 100);
@@ -587,6 +636,8 @@ int main(void)
 		CASE(success_teaches_the_target),
 		CASE(a_429_pauses_the_target_for_everybody),
 		CASE(a_429_pauses_the_limits_that_clients_share),
+		CASE(a_pause_is_an_event_once),
+		CASE(an_eviction_is_an_event),
 		CASE(what_remains_at_the_provider_bounds_what_is_left_here),
 		CASE(the_narrowest_limits_follow),
 		CASE(a_429_of_a_target_without_a_row_pauses_its_provider),

@@ -378,7 +378,6 @@ static void least_recently_used_goes_first_if_it_owes_nothing(void **state)
 	fixture_close(&f);
 }
 
-/* Whose first row is there is given the second, and not for the first. */
 static void rows_of_one_user_do_not_evict_each_other(void **state)
 {
 	static const struct region_sizes three = { .limits = 3, .holds = 4, .targets = 1 };

@@ -388,6 +388,42 @@ static void what_may_be_spent_is_owed(void **state)
 	fixture_close(&f);
 }
 
+/* The short way of settling leaves what is unusual to hold_move(). */
+static void settling_amid_broken_words(void **state)
+{
+	enum { LESS, CLOSED, AMID, WAYS };
+
+	(void)state;
+	for (int way = 0; way < WAYS; way++) {
+		struct fixture f = fixture_open(false);
+		uint32_t row =
+			fixture_limit_of(&f, BUCKET_SCOPE_USER, BUCKET_CONCURRENCY, "u", 10, 10);
+		const struct bucket_cost one = { .requests = 1 };
+		struct bucket_set set = { 0 };
+		struct bucket_lease l;
+		struct layout_hold *h;
+
+		fixture_add_of(&set, &f, BUCKET_SCOPE_USER, BUCKET_CONCURRENCY, "u");
+		assert_int_equal(bucket_lease(&f.r, alice, &set, &one, NOW, &l).outcome, BUCKET_OK);
+		h = &f.r.hold[l.hold];
+		if (way == LESS)
+			f.r.bucket[row].held -= 1;
+		if (way == CLOSED)
+			f.r.bucket[row].held |= UINT32_MAX;
+		/* Of an entry that is not this one, and done. */
+		if (way == AMID) {
+			h->op_value = 3;
+			h->op = 1 | (uint64_t)HOLD_TOTAL_TARGET(0) << 36 | UINT64_C(5) << 58 |
+				UINT64_C(2) << 62;
+		}
+		bucket_settle(&f.r, &l, &one, NOW);
+		assert_int_equal((uint32_t)f.r.bucket[row].held, way == CLOSED ? UINT32_MAX : 0);
+		assert_int_equal(h->entry[0], 0);
+		assert_int_equal(h->entry[5] >> 32, way == AMID ? 3 : 0);
+		fixture_close(&f);
+	}
+}
+
 /* Who waits for a slot that a dead process had is told. */
 static void reaping_wakes_who_waits(void **state)
 {
@@ -662,6 +698,7 @@ int main(void)
 		cmocka_unit_test(stale_name_is_skipped),
 		cmocka_unit_test(own_half_move_is_ended_first),
 		cmocka_unit_test(what_may_be_spent_is_owed),
+		cmocka_unit_test(settling_amid_broken_words),
 		cmocka_unit_test(reaping_wakes_who_waits),
 		cmocka_unit_test(strays_have_no_participant),
 		cmocka_unit_test(closed_total_is_nobodys),

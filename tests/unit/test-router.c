@@ -203,8 +203,19 @@ static void test_score_and_order_are_the_references(void **state)
 	}
 }
 
-/* All known and well: no more is looked at than that, and it is as by the reference all the same,
- * also where one was learned of a little too long ago, or never. */
+/* Up to 3 calls, few or most. */
+static void fail_some(struct world *w, unsigned i)
+{
+	unsigned well = splitmix_below(&w->seed, 4) ? 10 : 1;
+
+	for (uint64_t k = splitmix_below(&w->seed, 4); k > 0; k--)
+		world_outcome(w, i, false, 0);
+	for (unsigned k = 0; k < well; k++)
+		world_outcome(w, i, true, 0);
+}
+
+/* All known and well, or some failed some calls: no more is looked at than that, and it is as by the
+ * reference all the same, also where one was learned of a little too long ago, or never. */
 static void test_plain_ones_are_scored_as_any(void **state)
 {
 	static const double weight[3] = { 333, 333, 333 };
@@ -227,6 +238,8 @@ static void test_plain_ones_are_scored_as_any(void **state)
 			world_know(&w, i, 100 + (double)splitmix_below(&w.seed, 3000),
 				5 + (double)splitmix_below(&w.seed, 20));
 			world_row(&w, i)->pending = splitmix_below(&w.seed, 3);
+			if (seed % 3 == 1 && splitmix_below(&w.seed, 3) > 0)
+				fail_some(&w, i);
 		}
 		w.now_ns += splitmix_below(&w.seed, 900) * NSEC_PER_MSEC;
 		odd = (unsigned)splitmix_below(&w.seed, n);
@@ -402,6 +415,8 @@ static void test_a_class_without_samples_has_the_nearest_ones(void **state)
 	world_open(&w, 1);
 	world_target(&w, "slow", 100, 1);
 	world_target(&w, "fast", 0.5, 1);
+	world_know(&w, 0, 100, 5);
+	world_know(&w, 1, 0.5, 5);
 	forget_classes(&w, 0);
 	forget_classes(&w, 1);
 	know_class(&w, 0, 0, 100);
@@ -539,9 +554,12 @@ static void test_a_paused_target_waits_or_is_out(void **state)
 	d = world_ask(&w, &q);
 	assert_int_equal(d.usable, 2);
 	assert_int_equal(d.choice[0].candidate, 1);
-	/* Its provider's counts too. */
-	world_row(&w, 1)->provider = w.candidate[0].row;
+	/* Its own where its provider has none, and its provider's. */
 	q.patience_ns = 0;
+	world_row(&w, 0)->provider = w.candidate[1].row;
+	d = world_ask(&w, &q);
+	assert_int_equal(world_choice(&d, 0)->reason, ROUTER_OUT_PAUSED);
+	world_row(&w, 1)->provider = w.candidate[0].row;
 	d = world_ask(&w, &q);
 	assert_int_equal(d.usable, 0);
 	assert_int_equal(d.wait_ns, 5 * NSEC_PER_SEC);
@@ -694,6 +712,18 @@ static void test_a_probe_waits_for_the_providers_breaker(void **state)
 	assert_int_equal(decide_on_target(&w).reason, ROUTER_PANIC);
 	w.now_ns += 6 * NSEC_PER_SEC;
 	assert_int_equal(decide_on_target(&w).reason, ROUTER_CHOSEN);
+	/* And where its own is well: the provider's probe is of all its targets. */
+	breaker_reset(&w.r, w.candidate[1].row, w.now_ns);
+	world_target(&w, "q", 100, 1);
+	world_know(&w, 1, 100, 10);
+	w.candidate[0] = w.candidate[2];
+	w.count = 2;
+	for (unsigned i = 0; i < 40; i++) {
+		struct router_decision d = world_decide(&w, ROUTER_LATENCY);
+		enum router_reason reason = world_choice(&d, 1)->reason;
+
+		assert_true(reason == ROUTER_COLD || reason == ROUTER_EXPLORED);
+	}
 	world_close(&w);
 }
 

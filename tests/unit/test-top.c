@@ -269,6 +269,10 @@ static void events_are_told_once_and_in_order(void **state)
 		"breaker target in row 99: closed -> open, failures in a row");
 	assert_null(top_model_event(w->m, 7));
 	assert_null(top_model_event(w->m, 0));
+	tell(w, EVENT_PAUSE_TARGET, p, w->now_ns + 7 * SECOND);
+	sample(w, SECOND);
+	assert_string_equal(top_model_event(w->m, 7)->text,
+		"target p: its provider asks for a pause of 7.0 s");
 	world_close(w);
 }
 
