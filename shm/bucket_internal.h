@@ -36,6 +36,7 @@
 /* layout_header.limits_in_use */
 #define BUCKET_IN_USE(resource_) (UINT64_C(1) << (resource_))
 #define BUCKET_IN_USE_TEMPLATE(resource_) (UINT64_C(1) << (8 + (resource_)))
+#define BUCKET_IN_USE_TEMPLATES UINT64_C(0xff00)
 #define BUCKET_IN_USE_RESERVE(resource_) (UINT64_C(1) << (16 + (resource_)))
 
 /* For code that is specialised by the constants it is called with. */

@@ -529,10 +529,17 @@ static const struct layout_template *template_of(const struct region *r, uint32_
 	return NULL;
 }
 
-/* Which limits and templates exist at all. What is new is said before what is gone is forgotten. */
-static void tell_in_use(struct region *r)
+/*
+ * Which limits and templates exist at all. What is new is said before what is gone is forgotten. Only
+ * who has written all templates may forget one: a daemon may have died writing them, and a name that
+ * seems to have none counts as not limited.
+ */
+static void tell_in_use(struct region *r, bool forget_templates)
 {
 	uint64_t in_use[BUCKET_SCOPE_MASKS] = { 0 };
+
+	for (unsigned i = 0; i < BUCKET_SCOPE_MASKS && !forget_templates; i++)
+		in_use[i] = load(&r->header->limits_in_use[i]) & BUCKET_IN_USE_TEMPLATES;
 
 	for (uint32_t i = 0; i < r->buckets; i++) {
 		const struct layout_bucket_name *n = &r->bucket_name[i];
@@ -566,7 +573,7 @@ void bucket_retire(struct region *r, const bool *keep)
 			load(&r->bucket_name[i].origin) != BUCKET_ORIGIN_TEMPLATE)
 			retire_row(r, i);
 	sweep(r);
-	tell_in_use(r);
+	tell_in_use(r, false);
 }
 
 /* ---- templates ---- */
@@ -645,7 +652,7 @@ int bucket_set_templates(
 			load(&r->bucket_name[i].origin) == BUCKET_ORIGIN_TEMPLATE)
 			follow(r, i, now_ns);
 	sweep(r);
-	tell_in_use(r);
+	tell_in_use(r, true);
 	return 0;
 }
 
@@ -765,5 +772,5 @@ void bucket_adopt(struct region *r, uint64_t now_ns)
 		if (load(&r->bucket[i].key) != LAYOUT_KEY_NEVER)
 			adopt_row(r, i, now_ns);
 	}
-	tell_in_use(r);
+	tell_in_use(r, false);
 }
