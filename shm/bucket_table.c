@@ -530,9 +530,9 @@ static const struct layout_template *template_of(const struct region *r, uint32_
 }
 
 /*
- * Which limits and templates exist at all. What is new is said before what is gone is forgotten. Only
- * who has written all templates may forget one: a daemon may have died writing them, and a name that
- * seems to have none counts as not limited.
+ * Which limits and templates exist at all. What is new is said before what is gone is forgotten.
+ * Only who has written all templates may forget one: a daemon may have died writing them, and a
+ * name that seems to have none counts as not limited.
  */
 static void tell_in_use(struct region *r, bool forget_templates)
 {
