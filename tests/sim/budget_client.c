@@ -276,6 +276,7 @@ static bool know_set(struct flight *f)
 
 	if (f->set_known && f->set_user == f->user)
 		return true;
+	f->set_known = false;
 	outcome = bucket_resolve(&budget.r, &who, sim.now_ns, &f->set);
 	if (outcome == BUCKET_E_MISSING && !budget.daemon_dead && !budget.daemon_acting) {
 		if (!budget_do(op_instantiate, f, NULL))
