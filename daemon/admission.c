@@ -1,11 +1,9 @@
 #include "daemon/admission.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include "base/aux.h"
 #include "base/clock.h"
 #include "shm/bucket_follow.h"
-#include "shm/bucket_table.h"
 #include "shm/hold.h"
 
 /* A limit can be reconfigured between lookup and acquire; twice in a row is no accident. */
@@ -15,26 +13,6 @@ static const struct breaker_ticket no_probe = { .row = TARGET_NONE };
 
 /* ---- explaining ---- */
 
-static uint64_t asked_of(const struct bucket_cost *cost, enum bucket_resource resource)
-{
-	switch (resource) {
-	case BUCKET_REQUESTS:
-		return cost->requests;
-	case BUCKET_INPUT_TOKENS:
-		return cost->input_tokens;
-	case BUCKET_OUTPUT_TOKENS:
-		return cost->output_tokens;
-	case BUCKET_TOKENS:
-		return cost->input_tokens + cost->output_tokens;
-	case BUCKET_CONCURRENCY:
-		return cost->requests ? 1 : 0;
-	case BUCKET_MONEY:
-		return cost->nanousd;
-	default:
-		return 0;
-	}
-}
-
 static void admission_explain(const struct region *region, uint32_t row,
 	const struct bucket_cost *cost, uint64_t now_ns, struct admission_verdict *verdict)
 {
@@ -42,11 +20,10 @@ static void admission_explain(const struct region *region, uint32_t row,
 
 	if (!bucket_view(region, row, now_ns, &view))
 		return;
-	snprintf(verdict->limit, sizeof(verdict->limit), "%s %s %s", bucket_scope_name(view.scope),
-		view.name, bucket_resource_name(view.resource));
+	bucket_label(&view, verdict->limit);
 	verdict->burst = view.burst;
 	verdict->used = view.owed + view.held;
-	verdict->asked = asked_of(cost, view.resource);
+	verdict->asked = bucket_asked(cost, view.resource);
 }
 
 static void verdict_set(
@@ -61,7 +38,6 @@ enum bucket_outcome admission_resolve(struct region *region, const struct bucket
 	uint64_t now_ns, struct bucket_set *set)
 {
 	enum bucket_outcome outcome = bucket_resolve(region, names, now_ns, set);
-
 	int e;
 
 	if (outcome != BUCKET_E_MISSING)

@@ -11,10 +11,8 @@
 #include "base/str.h"
 #include "proto/feedback.h"
 #include "shm/breaker.h"
-#include "shm/bucket.h"
+#include "shm/bucket_table.h"
 #include "shm/target.h"
-
-#define ADMISSION_LIMIT_MAX 256
 
 /* What is asked, of which target. Rows are TARGET_NONE where the region has none. */
 struct admission_ask {
@@ -40,9 +38,9 @@ enum admission_outcome {
 
 struct admission_verdict {
 	enum admission_outcome outcome;
-	uint64_t wait_ns;                /* BUCKET_WAIT_SETTLEMENT: until another request ends */
-	char limit[ADMISSION_LIMIT_MAX]; /* "SCOPE NAME RESOURCE" of the blocking limit */
-	uint64_t burst, used, asked;     /* of the blocking limit, in its units */
+	uint64_t wait_ns;              /* BUCKET_WAIT_SETTLEMENT: until another request ends */
+	char limit[BUCKET_LABEL_TEXT]; /* "SCOPE NAME RESOURCE" of the blocking limit */
+	uint64_t burst, used, asked;   /* of the blocking limit, in its units */
 };
 
 /* What was taken. All zero: nothing. Not to be moved while taken. */

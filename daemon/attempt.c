@@ -33,13 +33,7 @@ static struct bucket_names attempt_names(const struct request *r, const struct r
 static struct breaker_settings attempt_breaker(
 	const struct config *config, const struct config_provider *provider)
 {
-	struct breaker_settings settings = provider->breaker;
-
-	if (!config->features.breaker) {
-		settings.run = settings.ratio_percent = 0;
-		settings.z_percent = 0;
-	}
-	return settings;
+	return config->features.breaker ? provider->breaker : breaker_never(provider->breaker);
 }
 
 /* Models that nobody configured get a row when they are first asked for, while there is room. */
@@ -110,17 +104,11 @@ int attempt_rank(const struct attempt_scene *scene, struct request *r, struct ro
 static uint64_t attempt_cost(
 	const struct config_price *price, uint64_t input, uint64_t cached, uint64_t output)
 {
-	unsigned __int128 pico = 0;
+	int64_t cost = !price ? -1 :
+				target_cost(price->input, price->output, price->cached_input, input,
+					cached, output);
 
-	if (!price || price->input < 0 || price->output < 0)
-		return 0;
-	cached = min_u64(cached, input);
-	pico += (unsigned __int128)(input - cached) * (uint64_t)price->input;
-	pico += (unsigned __int128)cached *
-		(uint64_t)(price->cached_input >= 0 ? price->cached_input : price->input);
-	pico += (unsigned __int128)output * (uint64_t)price->output;
-	pico = (pico + 999) / 1000;
-	return pico > BUCKET_MONEY_MAX ? BUCKET_MONEY_MAX : (uint64_t)pico;
+	return cost < 0 ? 0 : min_u64((uint64_t)cost, BUCKET_MONEY_MAX);
 }
 
 void attempt_admit(const struct attempt_scene *scene, struct request *r, uint64_t random,

@@ -120,14 +120,10 @@ static int apply_limits(
 static void apply_breaker(
 	struct control *c, uint32_t row, const struct breaker_settings *settings, bool on)
 {
-	struct breaker_settings own = *settings;
+	const struct breaker_settings own = on ? *settings : breaker_never(*settings);
 	uint64_t now_ns = clock_boottime_ns();
 	struct breaker_view v;
 
-	if (!on) {
-		own.run = own.ratio_percent = 0;
-		own.z_percent = 0;
-	}
 	breaker_configure(&c->region, row, &own);
 	if (!on && breaker_view(&c->region, row, now_ns, &v) && v.state != BREAKER_CLOSED &&
 		!v.forced)

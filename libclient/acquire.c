@@ -14,24 +14,6 @@
 
 /* ---- verdicts ---- */
 
-static uint64_t attempt_asked(const struct bucket_cost *cost, enum bucket_resource resource)
-{
-	switch (resource) {
-	case BUCKET_REQUESTS:
-		return cost->requests;
-	case BUCKET_INPUT_TOKENS:
-		return cost->input_tokens;
-	case BUCKET_OUTPUT_TOKENS:
-		return cost->output_tokens;
-	case BUCKET_TOKENS:
-		return cost->input_tokens + cost->output_tokens;
-	case BUCKET_MONEY:
-		return cost->nanousd;
-	default:
-		return cost->requests > 0;
-	}
-}
-
 ALWAYS_INLINE void attempt_say_admitted(const struct attempt *a)
 {
 	if (!a->verdict)
@@ -53,11 +35,11 @@ static int attempt_refused(const struct attempt *a)
 		(struct llmkit_verdict){ .wait_ns = r == LLMKIT_E_LIMITED ? a->result.wait_ns : 0 };
 	if (!bucket_view(&a->resolved->mapping->region, a->result.blocking, a->at_ns, &view))
 		return r;
-	a->verdict->asked = attempt_asked(&a->cost, view.resource);
+	a->verdict->asked = bucket_asked(&a->cost, view.resource);
 	a->verdict->used = view.owed;
 	a->verdict->held = view.held;
 	a->verdict->burst = view.burst;
-	limits_label(&view, a->verdict->limit);
+	bucket_label(&view, a->verdict->limit);
 	return r;
 }
 

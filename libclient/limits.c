@@ -6,6 +6,8 @@
 #include "proto/utf8.h"
 #include "shm/bucket_table.h"
 
+static_assert(LLMKIT_LABEL_MAX == BUCKET_LABEL_TEXT, "llmkit.h and shm/bucket_table.h differ");
+
 #define RESOLVE_TRIES 3   /* a reload, or another name's need for room, may come in between */
 #define RESOLVED_MAX 4096 /* different sets one handle can see; more is a region gone mad */
 #define MISSING 1         /* the daemon has to make a limit */
@@ -223,12 +225,6 @@ void llmkit_limits_close(llmkit_limits *limits)
 
 /* ---- looking ---- */
 
-void limits_label(const struct bucket_view *view, char out[LLMKIT_LABEL_MAX])
-{
-	snprintf(out, LLMKIT_LABEL_MAX, "%s %s %s", bucket_scope_name(view->scope), view->name,
-		bucket_resource_name(view->resource));
-}
-
 unsigned llmkit_limits_count(llmkit_limits *limits)
 {
 	return limits ? atomic_load(&limits->resolved)->set.count : 0;
@@ -264,7 +260,7 @@ int llmkit_limits_view(llmkit_limits *limits, unsigned index, struct llmkit_limi
 		.admitted = v.admitted,
 		.rejected = v.rejected,
 	};
-	limits_label(&v, out->label);
+	bucket_label(&v, out->label);
 	return LLMKIT_OK;
 }
 

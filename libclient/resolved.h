@@ -95,10 +95,6 @@ static inline int limits_current(
 	return limits_at(limits, *now_ns, out);
 }
 
-/* "SCOPE NAME RESOURCE" of a row. */
-struct bucket_view;
-void limits_label(const struct bucket_view *view, char out[LLMKIT_LABEL_MAX]);
-
 /* A caller's struct, which may be older and shorter than this library's; false: its size makes no
  * sense. NULL: all 0. */
 bool limits_take_struct(void *out, size_t out_size, const void *from, size_t from_size);

@@ -5,7 +5,6 @@
 #include "shm/target.h"
 
 #define OUTPUT_FALLBACK 1024 /* tokens of an answer that nothing is known of */
-#define PICO_PER_NANO 1000
 #define PRICE_NONE (-1)
 
 static_assert((int)LLMKIT_TOOLS == TARGET_TOOLS && (int)LLMKIT_VISION == TARGET_VISION &&
@@ -188,20 +187,13 @@ int64_t llmkit_price(llmkit_targets *targets, unsigned target, uint64_t input_to
 	const struct target_place *place;
 	struct targets_found *found;
 	struct target_view v;
-	unsigned __int128 pico;
 	uint64_t now;
 
 	if (targets_find(targets, target, &found, &place, &now) < 0 ||
-		!target_view(&found->mapping->region, place->row, &v) || v.price_input < 0 ||
-		v.price_output < 0)
+		!target_view(&found->mapping->region, place->row, &v))
 		return PRICE_NONE;
-	cached_tokens = min_u64(cached_tokens, input_tokens);
-	pico = (unsigned __int128)(uint64_t)v.price_input * (input_tokens - cached_tokens);
-	pico += (unsigned __int128)(uint64_t)(v.price_cached < 0 ? v.price_input : v.price_cached) *
-		cached_tokens;
-	pico += (unsigned __int128)(uint64_t)v.price_output * output_tokens;
-	pico = (pico + PICO_PER_NANO - 1) / PICO_PER_NANO;
-	return pico < INT64_MAX ? (int64_t)pico : INT64_MAX;
+	return target_cost(v.price_input, v.price_output, v.price_cached, input_tokens,
+		cached_tokens, output_tokens);
 }
 
 int llmkit_health(llmkit_targets *targets, unsigned target, struct llmkit_health *out)

@@ -79,6 +79,8 @@ enum breaker_preset {
  * is left alone: production 2.5 and 60 s, aggressive 1.5 and 10 s, conservative 3.0 and 120 s. */
 const char *breaker_preset_name(unsigned preset);
 struct breaker_settings breaker_preset(enum breaker_preset preset);
+/* The same, but nothing opens it by itself. */
+struct breaker_settings breaker_never(struct breaker_settings settings);
 
 /* Daemon only: a row's settings; state and statistics stay. */
 void breaker_configure(struct region *r, uint32_t row, const struct breaker_settings *settings);

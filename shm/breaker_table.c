@@ -78,6 +78,13 @@ struct breaker_settings breaker_preset(enum breaker_preset preset)
 		.settings;
 }
 
+struct breaker_settings breaker_never(struct breaker_settings settings)
+{
+	settings.run = settings.ratio_percent = 0;
+	settings.z_percent = 0;
+	return settings;
+}
+
 void breaker_tell_one(const struct region *r, uint32_t row, unsigned from, struct breaker_word now,
 	enum breaker_why why, uint64_t now_ns)
 {

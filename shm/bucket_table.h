@@ -70,3 +70,11 @@ struct bucket_view {
 	                     * to its end */
 };
 bool bucket_view(const struct region *r, uint32_t index, uint64_t now_ns, struct bucket_view *out);
+
+/* "SCOPE NAME RESOURCE", what refusals and tools call a limit. NUL-terminated; the name is as the
+ * region has it, whoever wrote that. */
+#define BUCKET_LABEL_TEXT 224
+void bucket_label(const struct bucket_view *v, char out[BUCKET_LABEL_TEXT]);
+
+/* What a cost asks of a limit of this resource, in its units. */
+uint64_t bucket_asked(const struct bucket_cost *cost, enum bucket_resource resource);

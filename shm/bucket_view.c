@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 #include "shm/bucket_internal.h"
 
@@ -215,4 +216,18 @@ bool bucket_view(const struct region *r, uint32_t index, uint64_t now_ns, struct
 	view_state(b, late, now_ns, out);
 	view_name(r, index, out);
 	return true;
+}
+
+void bucket_label(const struct bucket_view *v, char out[BUCKET_LABEL_TEXT])
+{
+	snprintf(out, BUCKET_LABEL_TEXT, "%s %s %s", bucket_scope_name(v->scope), v->name,
+		bucket_resource_name(v->resource));
+}
+
+uint64_t bucket_asked(const struct bucket_cost *cost, enum bucket_resource resource)
+{
+	struct bucket_units units;
+
+	units_ask(&units, cost);
+	return resource < BUCKET_RESOURCES ? units.of[resource] : 0;
 }

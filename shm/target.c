@@ -21,6 +21,7 @@ static_assert(offsetof(struct layout_target, key) == 0, "name_table wants the ke
 #define TIME_AHEAD_NS NSEC_PER_SEC
 #define NOTE_EVERY_NS NSEC_PER_MSEC
 #define PAUSE_TRIES 8
+#define PICO_PER_NANO 1000
 
 static struct name_table table_of(const struct region *r)
 {
@@ -140,6 +141,22 @@ bool target_is(const struct region *r, uint32_t row, uint64_t key)
 {
 	return row < r->targets && key >= LAYOUT_KEY_FIRST &&
 		atomic_load_explicit(&r->target[row].key, memory_order_acquire) == key;
+}
+
+int64_t target_cost(int64_t price_input, int64_t price_output, int64_t price_cached, uint64_t input,
+	uint64_t cached, uint64_t output)
+{
+	unsigned __int128 pico;
+
+	if (price_input < 0 || price_output < 0)
+		return -1;
+	cached = min_u64(cached, input);
+	pico = (unsigned __int128)(uint64_t)price_input * (input - cached);
+	pico += (unsigned __int128)(uint64_t)(price_cached < 0 ? price_input : price_cached) *
+		cached;
+	pico += (unsigned __int128)(uint64_t)price_output * output;
+	pico = (pico + PICO_PER_NANO - 1) / PICO_PER_NANO;
+	return pico < INT64_MAX ? (int64_t)pico : INT64_MAX;
 }
 
 /* ---- learn ---- */

@@ -32,11 +32,12 @@ static uint64_t pause_left(const struct bucket_view *v, uint64_t now_ns)
 
 static void print_one(const struct bucket_view *v, uint64_t now_ns)
 {
-	char label[256], rate[UNITS_TEXT], burst[UNITS_TEXT], owed[UNITS_TEXT], held[UNITS_TEXT],
-		left[UNITS_TEXT], full[UNITS_TEXT], admitted[UNITS_TEXT], rejected[UNITS_TEXT];
+	char label[BUCKET_LABEL_TEXT], rate[UNITS_TEXT], burst[UNITS_TEXT], owed[UNITS_TEXT],
+		held[UNITS_TEXT], left[UNITS_TEXT], full[UNITS_TEXT], admitted[UNITS_TEXT],
+		rejected[UNITS_TEXT];
 	uint64_t paused_ns = pause_left(v, now_ns);
 
-	command_limit_label(v, label, sizeof(label));
+	command_limit_label(v, label);
 	printf("%-44s %14s %8s %8s %8s %8s %10s %9s %9s%s", label,
 		units_rate(v->resource, v->limit, v->window_ns, rate),
 		units_amount(v->resource, v->burst, burst),
@@ -69,9 +70,9 @@ static int print_text(const struct region *r, uint64_t now_ns)
 
 static void json_one(struct json *j, const struct bucket_view *v, uint64_t now_ns)
 {
-	char label[256];
+	char label[BUCKET_LABEL_TEXT];
 
-	command_limit_label(v, label, sizeof(label));
+	command_limit_label(v, label);
 	json_object_begin(j, NULL);
 	json_str(j, "label", str_of(label));
 	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));

@@ -211,10 +211,9 @@ void command_describe_daemon(
 			(unsigned long long)s.daemon_pid, age);
 }
 
-void command_limit_label(const struct bucket_view *v, char *out, size_t size)
+void command_limit_label(const struct bucket_view *v, char out[BUCKET_LABEL_TEXT])
 {
-	snprintf(out, size, "%s %s %s", bucket_scope_name(v->scope), v->name,
-		bucket_resource_name(v->resource));
+	bucket_label(v, out);
 	/* Participants may have written anything here. */
 	text_clean(out);
 }

@@ -62,7 +62,7 @@ void command_describe_daemon(const struct region *r, enum command_daemon daemon,
 	char *out, size_t size);
 
 /* "SCOPE NAME RESOURCE", fit for a terminal. */
-void command_limit_label(const struct bucket_view *v, char *out, size_t size);
+void command_limit_label(const struct bucket_view *v, char out[BUCKET_LABEL_TEXT]);
 
 const char *command_participant_state(enum participant_state state);
 

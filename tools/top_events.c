@@ -67,7 +67,7 @@ static const char *limit_name(const struct region *r, uint32_t row, char out[TOP
 	struct bucket_view v;
 
 	if (bucket_view(r, row, 0, &v))
-		command_limit_label(&v, out, TOP_LABEL);
+		command_limit_label(&v, out);
 	else
 		snprintf(out, TOP_LABEL, "limit in row %u", row);
 	return out;

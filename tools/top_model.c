@@ -122,7 +122,7 @@ static int sample_limits(struct top_model *m, const struct region *r)
 		l = (struct top_limit){ .row = i };
 		if (!bucket_view(r, i, m->now_ns, &l.v))
 			continue;
-		command_limit_label(&l.v, l.label, sizeof(l.label));
+		command_limit_label(&l.v, l.label);
 		l.paused_ns = l.v.pause_ns > m->now_ns ? l.v.pause_ns - m->now_ns : 0;
 		compare_limit(m, &l);
 		rows = with_room(m->limit, m->limits, &m->limit_rows, sizeof(l));

@@ -21,7 +21,7 @@
 
 #define TOP_HISTORY 30
 #define TOP_EVENTS 256 /* that are kept for the screen */
-#define TOP_LABEL 256
+#define TOP_LABEL BUCKET_LABEL_TEXT
 #define TOP_EVENT_TEXT 384
 
 struct top_limit {

@@ -14,9 +14,7 @@ static bool config_find_preset(const char *name, struct breaker_settings *settin
 	}
 	if (strcmp(name, "off") != 0)
 		return false;
-	*settings = breaker_preset(BREAKER_PRODUCTION);
-	settings->run = settings->ratio_percent = 0;
-	settings->z_percent = 0;
+	*settings = breaker_never(breaker_preset(BREAKER_PRODUCTION));
 	return true;
 }
 
