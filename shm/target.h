@@ -51,8 +51,8 @@ void target_adopt(struct region *r, uint64_t now_ns);
 uint32_t target_find(const struct region *r, struct str name, uint64_t *key);
 bool target_is(const struct region *r, uint32_t row, uint64_t key);
 
-/* What a call costs at these prices (pico-USD per token; cached -1: as input) in nano-USD, rounded up;
- * -1: a price is not known. cached tokens are part of input. */
+/* What a call costs at these prices (pico-USD per token; cached -1: as input) in nano-USD, rounded
+ * up; -1: a price is not known. cached tokens are part of input. */
 int64_t target_cost(int64_t price_input, int64_t price_output, int64_t price_cached, uint64_t input,
 	uint64_t cached, uint64_t output);
 

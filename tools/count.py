@@ -14,6 +14,8 @@ for path in filter(os.path.exists, sys.argv[2:]):
         passed += int(suite.get('tests', 0)) - bad - out
         failed += bad
         skipped += out
+        if bad:
+            print(suite.findtext('system-out', '')[-8000:])
         for case in suite.iter('testcase'):
             if case.find('failure') is not None or case.find('error') is not None:
                 print('failed:', suite.get('name'), case.get('name'))

@@ -30,6 +30,7 @@ class Screen:
         self.wraps = True
         self.strange, self.answers, self.rest = [], [], ''
         self.asked = 0
+        self.is_whole = True  # no picture is half drawn: each ends with a question
         self.colors = set()
         self.resize(columns, lines)
 
@@ -66,6 +67,7 @@ class Screen:
         if unicodedata.category(character) in ('Cc', 'Cf', 'Zl', 'Zp', 'Cs'):
             self.strange.append(character)
             return
+        self.is_whole = False
         width = 2 if unicodedata.east_asian_width(character) in 'WF' else 1
         if unicodedata.combining(character):
             return
@@ -85,14 +87,17 @@ class Screen:
             self.row, self.column = row - 1, column - 1
         elif final == 'K' and not parameters:
             self.cell[self.row][self.column:] = [' '] * (self.columns - self.column)
+            self.is_whole = False
         elif final == 'J' and parameters == '2':
             at = self.row, self.column
             self.clear()
             self.row, self.column = at
+            self.is_whole = False
         elif final == 'm':
             self.colors.add(parameters)
         elif final == 'n' and parameters == '5':
             self.asked += 1
+            self.is_whole = True
             self.answers.append(b'\x1b[0n')
         elif final in ('h', 'l') and parameters in ('?1049', '?25', '?7'):
             on = final == 'h'
@@ -168,10 +173,11 @@ class Terminal:
         return data
 
     def wait(self, condition, what='the screen shows it', seconds=30):
+        """Until it is true, of a whole picture; a terminal that never answers is not asked for long."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.pump()
-            value = condition(self.screen)
+            value = (self.screen.is_whole or not self.does_answer) and condition(self.screen)
             if value:
                 return value
             time.sleep(0.01)
