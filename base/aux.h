@@ -24,6 +24,7 @@
 #define NSEC_PER_USEC UINT64_C(1000)
 #define NSEC_PER_MSEC UINT64_C(1000000)
 #define NSEC_PER_SEC UINT64_C(1000000000)
+#define NSEC_PER_DAY (86400 * NSEC_PER_SEC)
 
 /* Hands the pointer over: the variable becomes NULL, so its cleanup does nothing. */
 #define steal_ptr(p_) \

@@ -296,22 +296,28 @@ void admission_cancel(const struct region *region, struct admission_ticket *tick
 
 /* ---- feedback ---- */
 
-static const enum bucket_resource axis_resource[FEEDBACK_AXES] = {
-	[FEEDBACK_REQUESTS] = BUCKET_REQUESTS,
-	[FEEDBACK_TOKENS] = BUCKET_TOKENS,
-	[FEEDBACK_INPUT_TOKENS] = BUCKET_INPUT_TOKENS,
-	[FEEDBACK_OUTPUT_TOKENS] = BUCKET_OUTPUT_TOKENS,
-};
+static_assert((int)FEEDBACK_REQUESTS == BUCKET_REQUESTS &&
+		(int)FEEDBACK_INPUT_TOKENS == BUCKET_INPUT_TOKENS &&
+		(int)FEEDBACK_OUTPUT_TOKENS == BUCKET_OUTPUT_TOKENS &&
+		(int)FEEDBACK_TOKENS == BUCKET_TOKENS &&
+		(int)FEEDBACK_MINUTE == BUCKET_SPAN_MINUTE &&
+		(int)FEEDBACK_DAY == BUCKET_SPAN_DAY && (int)FEEDBACK_MONTH == BUCKET_SPAN_MONTH,
+	"proto/feedback.h and shm/bucket_follow.h count alike");
 
-static void follow_axis(const struct region *region, const struct admission_ticket *ticket,
-	const struct feedback *feedback, enum feedback_axis axis, uint64_t now_ns)
+static void admission_follow(const struct region *region, const struct bucket_set *set,
+	const struct feedback *feedback, uint64_t now_ns)
 {
-	const struct feedback_level *l = &feedback->level[FEEDBACK_MINUTE][axis];
+	for (int w = 0; w < FEEDBACK_WINDOWS; w++)
+		for (int axis = 0; axis < FEEDBACK_AXES; axis++) {
+			const struct feedback_level *l = &feedback->level[w][axis];
 
-	if (l->has_limit || l->has_remaining)
-		bucket_follow(region, &ticket->set, axis_resource[axis], 60 * NSEC_PER_SEC,
-			l->has_limit ? l->limit : BUCKET_FOLLOW_UNSAID,
-			l->has_remaining ? l->remaining : BUCKET_FOLLOW_UNSAID, now_ns);
+			if (l->has_limit || l->has_remaining)
+				bucket_follow(region, set, (enum bucket_resource)axis,
+					(enum bucket_span)w,
+					l->has_limit ? l->limit : BUCKET_FOLLOW_UNSAID,
+					l->has_remaining ? l->remaining : BUCKET_FOLLOW_UNSAID,
+					now_ns);
+		}
 }
 
 uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,
@@ -319,8 +325,7 @@ uint64_t admission_feedback(const struct region *region, const struct admission_
 {
 	uint64_t pause_ns;
 
-	for (int axis = 0; axis < FEEDBACK_AXES; axis++)
-		follow_axis(region, ticket, feedback, (enum feedback_axis)axis, now_ns);
+	admission_follow(region, &ticket->set, feedback, now_ns);
 	if (!limited)
 		return 0;
 	pause_ns = feedback_pause_ns(feedback, 0, random);

@@ -1,27 +1,15 @@
 #include "proto/feedback.h"
 #include <stdio.h>
-#include <time.h>
+#include "base/clock.h"
 #include "libclient/resolved.h"
 #include "shm/bucket_follow.h"
-#include "shm/bucket_table.h"
 #include "shm/estimate.h"
 #include "shm/target.h"
 
-#define HOUR_NS (3600 * NSEC_PER_SEC)
-#define MINUTE_NS (60 * NSEC_PER_SEC)
-#define DAY_NS (24 * HOUR_NS)
 #define HTTP_LIMITED 429
 #define HTTP_UNAVAILABLE 503
 #define HTTP_OVERLOADED 529
 #define LIMITED_MAX 16 /* in a row; the exponential has ended long before */
-
-static uint64_t feedback_unix_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
-}
 
 static bool feedback_read(struct feedback *f, const struct llmkit_header *headers, size_t count,
 	const char *error_body)
@@ -32,7 +20,7 @@ static bool feedback_read(struct feedback *f, const struct llmkit_header *header
 			return false;
 		feedback_header(f, str_of(headers[i].name), str_of(headers[i].value));
 	}
-	feedback_finish(f, str_of(error_body), feedback_unix_ns());
+	feedback_finish(f, str_of(error_body), clock_unix_ns());
 	return true;
 }
 
@@ -52,60 +40,24 @@ static uint64_t feedback_wait(
 		kit_random(now_ns ^ (uintptr_t)limits));
 }
 
-static bool feedback_axis(enum bucket_resource resource, enum feedback_axis *axis)
-{
-	switch (resource) {
-	case BUCKET_REQUESTS:
-		*axis = FEEDBACK_REQUESTS;
-		return true;
-	case BUCKET_INPUT_TOKENS:
-		*axis = FEEDBACK_INPUT_TOKENS;
-		return true;
-	case BUCKET_OUTPUT_TOKENS:
-		*axis = FEEDBACK_OUTPUT_TOKENS;
-		return true;
-	case BUCKET_TOKENS:
-		*axis = FEEDBACK_TOKENS;
-		return true;
-	default:
-		return false;
-	}
-}
+static_assert((int)FEEDBACK_REQUESTS == BUCKET_REQUESTS &&
+		(int)FEEDBACK_INPUT_TOKENS == BUCKET_INPUT_TOKENS &&
+		(int)FEEDBACK_OUTPUT_TOKENS == BUCKET_OUTPUT_TOKENS &&
+		(int)FEEDBACK_TOKENS == BUCKET_TOKENS &&
+		(int)FEEDBACK_MINUTE == BUCKET_SPAN_MINUTE &&
+		(int)FEEDBACK_DAY == BUCKET_SPAN_DAY && (int)FEEDBACK_MONTH == BUCKET_SPAN_MONTH,
+	"proto/feedback.h and shm/bucket_follow.h count alike");
 
-/* Which of the answer's windows a limit is compared with, and how long that window is. */
-static enum feedback_window feedback_window(uint64_t window_ns, uint64_t *exact_ns)
+static void feedback_follow(const struct region *region, const struct bucket_set *set,
+	enum feedback_window window, enum feedback_axis axis, const struct feedback *f,
+	uint64_t now_ns)
 {
-	if (window_ns <= HOUR_NS) {
-		*exact_ns = MINUTE_NS;
-		return FEEDBACK_MINUTE;
-	}
-	*exact_ns = DAY_NS;
-	if (window_ns <= 7 * DAY_NS)
-		return FEEDBACK_DAY;
-	*exact_ns = window_ns;
-	return FEEDBACK_MONTH;
-}
+	const struct feedback_level *level = &f->level[window][axis];
 
-/* What the answer says of one limit, which is followed as in the daemon. */
-static void feedback_apply(const struct region *region, const struct bucket_set *set, uint32_t i,
-	const struct feedback *f, uint64_t now_ns)
-{
-	struct bucket_set one = { .count = 1,
-		.index = { set->index[i] },
-		.key = { set->key[i] },
-		.resource = { set->resource[i] } };
-	const struct feedback_level *level;
-	struct bucket_view view;
-	enum feedback_axis axis;
-	uint64_t exact_ns;
-
-	if (!feedback_axis(set->resource[i], &axis) ||
-		!bucket_view(region, set->index[i], now_ns, &view))
-		return;
-	level = &f->level[feedback_window(view.window_ns, &exact_ns)][axis];
-	bucket_follow(region, &one, set->resource[i], exact_ns,
-		level->has_limit ? level->limit : BUCKET_FOLLOW_UNSAID,
-		level->has_remaining ? level->remaining : BUCKET_FOLLOW_UNSAID, now_ns);
+	if (level->has_limit || level->has_remaining)
+		bucket_follow(region, set, (enum bucket_resource)axis, (enum bucket_span)window,
+			level->has_limit ? level->limit : BUCKET_FOLLOW_UNSAID,
+			level->has_remaining ? level->remaining : BUCKET_FOLLOW_UNSAID, now_ns);
 }
 
 /* For all processes of the host: limits, and the target itself, which may have none. */
@@ -138,8 +90,10 @@ int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
 	if (r < 0)
 		return r;
 	wait = feedback_wait(limits, http_status, &f, now);
-	for (uint32_t i = 0; i < s->set.count; i++)
-		feedback_apply(&s->mapping->region, &s->set, i, &f, now);
+	for (int w = 0; w < FEEDBACK_WINDOWS; w++)
+		for (int axis = 0; axis < FEEDBACK_AXES; axis++)
+			feedback_follow(&s->mapping->region, &s->set, (enum feedback_window)w,
+				(enum feedback_axis)axis, &f, now);
 	if (wait > 0)
 		feedback_pause(limits, s, now + wait, now);
 	if (wait_ns)

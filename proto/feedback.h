@@ -12,13 +12,15 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "base/aux.h"
 #include "base/str.h"
 
+/* In the order of enum bucket_resource. */
 enum feedback_axis {
 	FEEDBACK_REQUESTS,
-	FEEDBACK_TOKENS,
 	FEEDBACK_INPUT_TOKENS,
 	FEEDBACK_OUTPUT_TOKENS,
+	FEEDBACK_TOKENS,
 	FEEDBACK_AXES,
 };
 
@@ -36,7 +38,7 @@ enum feedback_window {
 };
 
 #define FEEDBACK_LIMIT_MAX UINT64_C(1000000000000)
-#define FEEDBACK_RESET_MAX_NS (UINT64_C(86400) * 1000000000)
+#define FEEDBACK_RESET_MAX_NS NSEC_PER_DAY
 #define FEEDBACK_PAUSE_MIN_NS (UINT64_C(100) * 1000000)
 #define FEEDBACK_PAUSE_MAX_NS (UINT64_C(600) * 1000000000)
 

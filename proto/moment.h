@@ -8,10 +8,11 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "base/aux.h"
 #include "base/str.h"
 
 /* Longer durations are this long. */
-#define MOMENT_DURATION_MAX_NS (UINT64_C(86400) * 1000000000)
+#define MOMENT_DURATION_MAX_NS NSEC_PER_DAY
 
 /* From now on, or a date of the wall clock of whoever wrote it; the other one is 0. */
 struct moment {

@@ -12,7 +12,7 @@
 /* A slice that is this far ahead of now is garbage; one less far ahead is a later caller's. */
 #define AHEAD_MAX 100
 #define UNWELL_SLACK_NS (2 * NSEC_PER_SEC)
-#define UNWELL_MAX_NS (3 * UINT64_C(86400) * NSEC_PER_SEC)
+#define UNWELL_MAX_NS (3 * NSEC_PER_DAY)
 #define SAMPLES_MASK UINT16_MAX
 #define ALPHA (1.0f / 500)
 #define LN_MAX 25.0f

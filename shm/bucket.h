@@ -33,6 +33,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "base/aux.h"
 #include "base/str.h"
 #include "shm/region.h"
 
@@ -42,8 +43,8 @@
 #define BUCKET_WINDOW_MONTH UINT64_MAX
 #define BUCKET_MONEY_MAX (UINT64_C(1) << 52) /* nano-USD per window */
 #define BUCKET_HELD_MAX UINT32_MAX /* units of one HELD or GAUGE limit's burst, exclusive */
-#define BUCKET_PAUSE_MAX_NS (UINT64_C(86400) * 1000000000)
-#define BUCKET_AHEAD_MAX_NS (UINT64_C(86400) * 1000000000) /* of bucket_borrow() */
+#define BUCKET_PAUSE_MAX_NS NSEC_PER_DAY
+#define BUCKET_AHEAD_MAX_NS NSEC_PER_DAY /* of bucket_borrow() */
 /* The wait of a verdict that no time ends, only a settlement (or an operator). */
 #define BUCKET_WAIT_SETTLEMENT UINT64_MAX
 

@@ -19,16 +19,36 @@ static bool view_of(const struct region *r, const struct bucket_set *set, uint32
 		set->key[i];
 }
 
+static enum bucket_span span_of(uint64_t window_ns)
+{
+	if (window_ns <= 3600 * NSEC_PER_SEC)
+		return BUCKET_SPAN_MINUTE;
+	return window_ns <= 7 * NSEC_PER_DAY ? BUCKET_SPAN_DAY : BUCKET_SPAN_MONTH;
+}
+
+/* A month is as long as the limit's own. */
+static uint64_t span_ns(const struct bucket_view *v)
+{
+	switch (span_of(v->window_ns)) {
+	case BUCKET_SPAN_MINUTE:
+		return 60 * NSEC_PER_SEC;
+	case BUCKET_SPAN_DAY:
+		return NSEC_PER_DAY;
+	default:
+		return v->window_ns;
+	}
+}
+
 static void follow(const struct region *r, uint32_t row, const struct bucket_view *v,
-	uint64_t window_ns, uint64_t limit, uint64_t remaining, uint64_t now_ns)
+	uint64_t limit, uint64_t remaining, uint64_t now_ns)
 {
 	unsigned __int128 scaled;
 
 	if (remaining < v->burst)
 		bucket_raise(r, row, v->burst - remaining, now_ns);
-	if (limit == 0 || limit == BUCKET_FOLLOW_UNSAID || window_ns == 0)
+	if (limit == 0 || limit == BUCKET_FOLLOW_UNSAID)
 		return;
-	scaled = (unsigned __int128)limit * v->window_ns / window_ns;
+	scaled = (unsigned __int128)limit * v->window_ns / span_ns(v);
 	if (scaled > 0 && scaled <= UINT64_C(1000000000000))
 		bucket_hear(r, row, (uint64_t)scaled);
 }
@@ -38,13 +58,14 @@ static void follow(const struct region *r, uint32_t row, const struct bucket_vie
 static const uint64_t narrowest[] = { BUCKET_SCOPE_MODEL, BUCKET_SCOPE_KEY, BUCKET_SCOPE_PROVIDER };
 
 static bool follows(const struct bucket_set *set, uint32_t i, const struct bucket_view *v,
-	enum bucket_resource resource)
+	enum bucket_resource resource, enum bucket_span span)
 {
-	return set->resource[i] == resource && (v->kind == BUCKET_RATE || v->kind == BUCKET_HELD);
+	return set->resource[i] == resource && span_of(v->window_ns) == span &&
+		(v->kind == BUCKET_RATE || v->kind == BUCKET_HELD);
 }
 
 void bucket_follow(const struct region *r, const struct bucket_set *set,
-	enum bucket_resource resource, uint64_t window_ns, uint64_t limit, uint64_t remaining,
+	enum bucket_resource resource, enum bucket_span span, uint64_t limit, uint64_t remaining,
 	uint64_t now_ns)
 {
 	struct bucket_view v;
@@ -53,9 +74,9 @@ void bucket_follow(const struct region *r, const struct bucket_set *set,
 	for (size_t k = 0; k < ARRAY_SIZE(narrowest) && !found; k++)
 		for (uint32_t i = 0; i < set->count && i < BUCKET_SET_MAX; i++) {
 			if (!view_of(r, set, i, now_ns, &v) || !is_providers(&v) ||
-				!(v.scope & narrowest[k]) || !follows(set, i, &v, resource))
+				!(v.scope & narrowest[k]) || !follows(set, i, &v, resource, span))
 				continue;
-			follow(r, set->index[i], &v, window_ns, limit, remaining, now_ns);
+			follow(r, set->index[i], &v, limit, remaining, now_ns);
 			found = true;
 		}
 }

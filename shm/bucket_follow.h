@@ -12,13 +12,22 @@
 
 #define BUCKET_FOLLOW_UNSAID UINT64_MAX
 
+/* A window of the answer, and the limits it is compared with: those of up to an hour with a
+ * minute's, of up to a week with a day's, longer ones with a month's. */
+enum bucket_span {
+	BUCKET_SPAN_MINUTE,
+	BUCKET_SPAN_DAY,
+	BUCKET_SPAN_MONTH,
+	BUCKET_SPANS,
+};
+
 /*
- * One axis of the answer: limit units per window_ns, remaining units; UNSAID where it did not
- * say. What is available here falls to what remains there, less what is in flight; a limit that
- * is named often enough is followed by the daemon (bucket_hear()).
+ * What the answer said of one resource: limit units per span, of which remaining are left; UNSAID
+ * where it did not say. What is available here falls to what remains there, less what is in
+ * flight; a limit that is named often enough is followed by the daemon (bucket_hear()).
  */
 void bucket_follow(const struct region *r, const struct bucket_set *set,
-	enum bucket_resource resource, uint64_t window_ns, uint64_t limit, uint64_t remaining,
+	enum bucket_resource resource, enum bucket_span span, uint64_t limit, uint64_t remaining,
 	uint64_t now_ns);
 
 /* The provider refused: the limits of its model, else of its key, else of itself pause. */

@@ -16,8 +16,7 @@
 /* Nothing is charged that would bring tat above this. */
 #define BUCKET_TAT_MAX (UINT64_C(1) << 63)
 #define BUCKET_UNITS_MAX UINT64_C(1000000000000)
-#define BUCKET_DAY_NS (UINT64_C(86400) * NSEC_PER_SEC)
-#define BUCKET_WINDOW_LONGEST (31 * BUCKET_DAY_NS)
+#define BUCKET_WINDOW_LONGEST (31 * NSEC_PER_DAY)
 
 /* A CAS that fails means that another process got on; so many in a row means a broken word. */
 #define BUCKET_TRIES_MAX 1024

@@ -9,7 +9,7 @@
 
 #define INTERVAL_WHOLE_NS 4096
 #define WINDOW_MIN NSEC_PER_USEC
-#define WINDOW_MAX (400 * BUCKET_DAY_NS)
+#define WINDOW_MAX (400 * NSEC_PER_DAY)
 /* How far from its place a row made from a template looks for one to evict. */
 #define EVICT_NEAR 64
 #define PLACE_TRIES 8
@@ -57,7 +57,7 @@ static int pace_of(const struct bucket_limit *limit, struct pace *out)
 	case BUCKET_WINDOW:
 		if (limit->limit == 0 || limit->limit != limit->burst ||
 			limit->limit > BUCKET_MONEY_MAX ||
-			(limit->window_ns != BUCKET_DAY_NS &&
+			(limit->window_ns != NSEC_PER_DAY &&
 				limit->window_ns != BUCKET_WINDOW_MONTH))
 			return error_origin(-ERANGE);
 		break;

@@ -30,12 +30,12 @@ static uint64_t first_day_of_month(uint64_t month)
 
 static struct window window_at(uint64_t window_ns, uint64_t wall_ns)
 {
-	uint64_t day = wall_ns / BUCKET_DAY_NS, month;
+	uint64_t day = wall_ns / NSEC_PER_DAY, month;
 
 	if (window_ns != BUCKET_WINDOW_MONTH)
-		return (struct window){ day, (day + 1) * BUCKET_DAY_NS };
+		return (struct window){ day, (day + 1) * NSEC_PER_DAY };
 	month = month_of_day(day);
-	return (struct window){ month, first_day_of_month(month + 1) * BUCKET_DAY_NS };
+	return (struct window){ month, first_day_of_month(month + 1) * NSEC_PER_DAY };
 }
 
 /* ---- windows ---- */

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "base/aux.h"
 #include "base/str.h"
 #include "shm/region.h"
 
@@ -77,7 +78,7 @@ uint32_t target_pending(const struct region *r, uint32_t row);
 
 /* ---- pauses: the provider's 429 ---- */
 
-#define TARGET_PAUSE_MAX_NS (UINT64_C(86400) * 1000000000)
+#define TARGET_PAUSE_MAX_NS NSEC_PER_DAY
 
 /* Nobody sends there before until_ns, at most a day from now; never shortens a pause. A
  * provider's row pauses all its targets. Tells of one that begins (EVENT_PAUSE_TARGET). */

@@ -17,7 +17,6 @@
 #define CONFIG_COUNT_MAX UINT64_C(1000000000000)
 #define CONFIG_TEXT_MAX 48 /* longest text a formatter writes, with its NUL */
 
-#define NSEC_PER_DAY (UINT64_C(86400) * NSEC_PER_SEC)
 
 /* "250ms", "10s", "5m", "2h", "1d"; at most 400 days. */
 bool config_parse_duration(const char *text, uint64_t *ns);

@@ -225,7 +225,7 @@ static void use_client(struct region *r, const struct bucket_set *set, uint64_t 
 			target_pause(r, row, NOW + i, NOW);
 		}
 	}
-	bucket_follow(r, set, BUCKET_TOKENS, NSEC_PER_SEC, 50, 10, NOW);
+	bucket_follow(r, set, BUCKET_TOKENS, BUCKET_SPAN_MINUTE, 50, 10, NOW);
 	bucket_pause_set(r, set, NOW + 1, NOW);
 	estimate_learn(r, str_of("m"), str_of("t"), 100, NOW);
 }

@@ -247,7 +247,8 @@ static void op_follow(void *argument)
 
 	meter_leak(m, sim.now_ns);
 	owed = (uint64_t)((m->level + m->window_ns - 1) / m->window_ns);
-	bucket_follow(&budget.r, &e->f->set, BUCKET_TOKENS, m->window_ns, m->new_limit,
+	bucket_follow(&budget.r, &e->f->set, BUCKET_TOKENS, BUCKET_SPAN_MINUTE,
+		m->new_limit * 60 * NSEC_PER_SEC / m->window_ns,
 		m->new_burst > owed ? m->new_burst - owed : 0, e->now_ns);
 }
 

@@ -27,7 +27,7 @@ static void add_time(struct buffer *b, const char *before, uint64_t ns)
 static void add_level(struct buffer *b, const struct feedback_level *l, unsigned w, unsigned a)
 {
 	static const char *const windows[] = { "minute", "day", "month" };
-	static const char *const axes[] = { "requests", "tokens", "input", "output" };
+	static const char *const axes[] = { "requests", "input", "output", "tokens" };
 
 	if (!l->has_limit && !l->has_remaining && !l->has_reset && !l->renewal_ns)
 		return;
@@ -126,8 +126,8 @@ static const struct row providers[] = {
 		     "anthropic-ratelimit-tokens-reset: 2025-08-21T12:40:00Z\n"
 		     "request-id: req_011\nanthropic-organization-id: o\n",
 		"",
-		"requests/minute 50:49:1; tokens/minute 38000:36000:0; input/minute 30000:28000:4; "
-		"output/minute 8000:8000:0",
+		"requests/minute 50:49:1; input/minute 30000:28000:4; output/minute 8000:8000:0; "
+		"tokens/minute 38000:36000:0",
 		0, 0 },
 	{ "Anthropic, 429 and the priority tier",
 		DATE "retry-after: 17\nanthropic-ratelimit-input-tokens-limit: 30000\n"

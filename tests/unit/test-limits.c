@@ -600,6 +600,40 @@ static void headers_raise_what_is_owed(void **state)
 	llmkit_limits_close(limits);
 }
 
+/* What one model has left says nothing of the provider's limit, which adds up several. */
+static void the_narrowest_limits_follow(void **state)
+{
+	static const struct llmkit_header headers[] = {
+		{ "x-ratelimit-remaining-requests", "1000000" },
+		{ "x-ratelimit-remaining-requests-day", "3" },
+		{ "x-ratelimit-limit-requests-day", "1000" },
+	};
+	struct bucket_limit daily = {
+		.scope = BUCKET_SCOPE_KEY,
+		.resource = BUCKET_REQUESTS,
+		.kind = BUCKET_RATE,
+		.name = str_of("k"),
+		.limit = 500,
+		.window_ns = NSEC_PER_DAY,
+		.burst = 500,
+	};
+	const struct llmkit_scope scope = {
+		.size = sizeof(scope), .provider = "p", .model = "m", .key = "k"
+	};
+	llmkit_limits *limits;
+
+	(void)state;
+	mini_limit_of(&mini, &daily);
+	assert_int_equal(llmkit_limits_open(kit, &scope, &limits), 0);
+	assert_int_equal(llmkit_limits_count(limits), 3);
+	assert_int_equal(llmkit_feedback(limits, 200, headers, 3, NULL, NULL), 0);
+	assert_in_range(
+		mini_view(&mini, BUCKET_SCOPE_MODEL, BUCKET_REQUESTS, "m").owed, 1, 1000000);
+	assert_int_equal(mini_view(&mini, BUCKET_SCOPE_PROVIDER, BUCKET_REQUESTS, "p").owed, 0);
+	assert_in_range(mini_view(&mini, BUCKET_SCOPE_KEY, BUCKET_REQUESTS, "k").owed, 490, 497);
+	llmkit_limits_close(limits);
+}
+
 static void feedback_mistakes_are_told(void **state)
 {
 	static const struct llmkit_header bad[] = { { "retry-after", NULL } };
@@ -713,6 +747,7 @@ int main(void)
 		test_(other_errors_pause_when_they_say_so),
 		test_(silent_429s_back_off),
 		test_(headers_raise_what_is_owed),
+		test_(the_narrowest_limits_follow),
 		test_(feedback_mistakes_are_told),
 		test_(garbage_in_the_region_is_survived),
 		test_(threads_share_one_handle),
