@@ -34,7 +34,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/aux.h"
-#include "base/str.h"
 #include "shm/region.h"
 
 #define BUCKET_SET_MAX 16
