@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/aux.h"
-#include "base/clock.h"
 #include "proto/json.h"
 #include "shm/bucket_table.h"
 #include "tools/command.h"
@@ -50,7 +49,7 @@ static void print_one(const struct bucket_view *v, uint64_t now_ns)
 	putchar('\n');
 }
 
-static int print_text(const struct region *r, uint64_t now_ns)
+static void print_text(const struct region *r, uint64_t now_ns)
 {
 	struct bucket_view v;
 	unsigned count = 0;
@@ -65,7 +64,6 @@ static int print_text(const struct region *r, uint64_t now_ns)
 	}
 	if (count == 0)
 		puts("no limits are configured");
-	return COMMAND_OK;
 }
 
 static void json_one(struct json *j, const struct bucket_view *v, uint64_t now_ns)
@@ -91,38 +89,13 @@ static void json_one(struct json *j, const struct bucket_view *v, uint64_t now_n
 	json_object_end(j);
 }
 
-static int print_json(const struct region *r, uint64_t now_ns)
+static void json_rows(struct json *j, const struct region *r, uint64_t now_ns)
 {
-	aux_cleanup(buffer_deinit) struct buffer out = BUFFER_NULL;
-	aux_cleanup(json_freep) struct json *j = json_new();
 	struct bucket_view v;
 
-	if (!j)
-		return COMMAND_FAILED;
-	json_object_begin(j, NULL);
-	json_array_begin(j, "limits");
 	for (uint32_t i = 0; i < r->buckets; i++)
 		if (bucket_view(r, i, now_ns, &v))
 			json_one(j, &v, now_ns);
-	json_array_end(j);
-	json_object_end(j);
-	if (json_finish(j, true, &out) < 0)
-		return COMMAND_FAILED;
-	printf("%.*s\n", STR_ARG(buffer_str(&out)));
-	return COMMAND_OK;
-}
-
-static int list(const struct command_common *common)
-{
-	struct region r = REGION_NULL;
-	uint64_t now_ns;
-	int code = command_attach(&r, "limits", common->region, common->socket);
-
-	now_ns = clock_boottime_ns();
-	if (code == COMMAND_OK)
-		code = common->json ? print_json(&r, now_ns) : print_text(&r, now_ns);
-	region_detach(&r);
-	return code;
 }
 
 static int act(const struct command_common *common, const char *verb, const char *label)
@@ -160,5 +133,7 @@ int cmd_limits(int argc, char **argv)
 			argv[optind]);
 		return COMMAND_USAGE;
 	}
-	return command_has_rest(argc, argv) ? COMMAND_USAGE : list(&common);
+	if (command_has_rest(argc, argv))
+		return COMMAND_USAGE;
+	return command_list("limits", &common, print_text, json_rows);
 }

@@ -8,8 +8,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include "base/aux.h"
+#include "base/buffer.h"
+#include "base/clock.h"
 #include "base/paths.h"
 #include "base/process.h"
+#include "proto/json.h"
 #include "tools/text.h"
 
 #define ASK_TIMEOUT_MS 10000
@@ -176,6 +179,42 @@ int command_attach(struct region *r, const char *command, const char *region, co
 		outcome = COMMAND_FAILED;
 	}
 	return outcome;
+}
+
+static int command_print_json(const char *command, const struct region *r, uint64_t now_ns,
+	void (*rows)(struct json *j, const struct region *r, uint64_t now_ns))
+{
+	aux_cleanup(buffer_deinit) struct buffer out = BUFFER_NULL;
+	aux_cleanup(json_freep) struct json *j = json_new();
+
+	if (!j)
+		return COMMAND_FAILED;
+	json_object_begin(j, NULL);
+	json_array_begin(j, command);
+	rows(j, r, now_ns);
+	json_array_end(j);
+	json_object_end(j);
+	if (json_finish(j, true, &out) < 0)
+		return COMMAND_FAILED;
+	printf("%.*s\n", STR_ARG(buffer_str(&out)));
+	return COMMAND_OK;
+}
+
+int command_list(const char *command, const struct command_common *common,
+	void (*text)(const struct region *r, uint64_t now_ns),
+	void (*rows)(struct json *j, const struct region *r, uint64_t now_ns))
+{
+	struct region r = REGION_NULL;
+	uint64_t now_ns;
+	int code = command_attach(&r, command, common->region, common->socket);
+
+	now_ns = clock_boottime_ns();
+	if (code == COMMAND_OK && common->json)
+		code = command_print_json(command, &r, now_ns, rows);
+	else if (code == COMMAND_OK)
+		text(&r, now_ns);
+	region_detach(&r);
+	return code;
 }
 
 /* ---- what is in it ---- */

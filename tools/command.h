@@ -100,5 +100,11 @@ int command_next_option(int argc, char **argv, const char *letters, const struct
 int command_help(const char *usage);
 int command_usage(char **argv);
 
+/* The region's rows as text, or as a JSON object with an array of the command's name. */
+struct json;
+int command_list(const char *command, const struct command_common *common,
+	void (*text)(const struct region *r, uint64_t now_ns),
+	void (*rows)(struct json *j, const struct region *r, uint64_t now_ns));
+
 /* After getopt_long(): whether arguments are left over; that is told. */
 bool command_has_rest(int argc, char **argv);
