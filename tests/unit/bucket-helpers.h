@@ -55,6 +55,36 @@ static inline struct layout_bucket_name *name_of(
 	return &f->r.bucket_name[set->index[0]];
 }
 
+/* ---- templates ---- */
+
+static inline struct bucket_limit template_for(
+	uint64_t scope, enum bucket_resource resource, uint64_t per_second, uint64_t burst)
+{
+	struct bucket_limit limit = fixture_requests(scope, STR_NULL, per_second, burst);
+
+	limit.resource = resource;
+	limit.kind = bucket_kind_of(resource, false);
+	if (limit.kind == BUCKET_GAUGE)
+		limit.window_ns = 0;
+	return limit;
+}
+
+/* Of user and the model "m". */
+static inline enum bucket_outcome resolve(
+	const struct fixture *f, const char *user, uint64_t now_ns, struct bucket_set *set)
+{
+	struct bucket_names names = { .user = str_of(user), .model = str_of("m") };
+
+	return bucket_resolve(&f->r, &names, now_ns, set);
+}
+
+static inline int instantiate(struct fixture *f, const char *user, uint64_t now_ns)
+{
+	struct bucket_names names = { .user = str_of(user), .model = str_of("m") };
+
+	return bucket_instantiate(&f->r, &names, now_ns);
+}
+
 /* The provider's own bucket, exact in 128 bits: one unit weighs window_ns, limit leaks each ns. */
 struct oracle {
 	unsigned __int128 level;

@@ -192,33 +192,6 @@ static void limits_of_all_kinds_are_checked(void **state)
 
 /* ---- resolving ---- */
 
-static struct bucket_limit template_for(
-	uint64_t scope, enum bucket_resource resource, uint64_t per_second, uint64_t burst)
-{
-	struct bucket_limit limit = fixture_requests(scope, STR_NULL, per_second, burst);
-
-	limit.resource = resource;
-	limit.kind = bucket_kind_of(resource, false);
-	if (limit.kind == BUCKET_GAUGE)
-		limit.window_ns = 0;
-	return limit;
-}
-
-static enum bucket_outcome resolve(
-	const struct fixture *f, const char *user, uint64_t now_ns, struct bucket_set *set)
-{
-	struct bucket_names names = { .user = str_of(user), .model = str_of("m") };
-
-	return bucket_resolve(&f->r, &names, now_ns, set);
-}
-
-static int instantiate(struct fixture *f, const char *user, uint64_t now_ns)
-{
-	struct bucket_names names = { .user = str_of(user), .model = str_of("m") };
-
-	return bucket_instantiate(&f->r, &names, now_ns);
-}
-
 static void resolve_finds_what_applies(void **state)
 {
 	struct bucket_limit templates[2] = { template_for(BUCKET_SCOPE_USER, BUCKET_REQUESTS, 1, 1),
@@ -277,47 +250,6 @@ static void sets_have_room_for_so_many(void **state)
 	}
 	assert_int_equal(bucket_resolve(&f.r, &names, NOW, &set), BUCKET_E_BUSY);
 	assert_int_equal(set.count, BUCKET_SET_MAX);
-	fixture_close(&f);
-}
-
-/* What config says of a name goes before the template, with its debt; and back. */
-static void config_and_template_take_turns_with_one_debt(void **state)
-{
-	static const bool keep[LAYOUT_BUCKETS];
-	struct bucket_limit t = template_for(BUCKET_SCOPE_USER, BUCKET_REQUESTS, 1, 10);
-	struct fixture f = fixture_open(false);
-	struct bucket_set set;
-
-	(void)state;
-	assert_int_equal(bucket_set_templates(&f.r, &t, 1, NOW), 0);
-	assert_int_equal(instantiate(&f, "u", NOW), 0);
-	assert_int_equal(resolve(&f, "u", NOW, &set), BUCKET_OK);
-	assert_int_equal(bucket_acquire(&f.r, &set, 4, NOW).outcome, BUCKET_OK);
-	fixture_limit(&f, BUCKET_SCOPE_USER, "u", 1, 20);
-	assert_int_equal(resolve(&f, "u", NOW, &set), BUCKET_OK);
-	assert_int_equal(set.count, 1);
-	assert_int_equal(view_of(&f, &set, NOW).available, 16);
-	assert_int_equal(view_of(&f, &set, NOW).origin, BUCKET_ORIGIN_CONFIG);
-	bucket_retire(&f.r, keep);
-	assert_int_equal(resolve(&f, "u", NOW, &set), BUCKET_E_MISSING);
-	assert_int_equal(instantiate(&f, "u", NOW), 0);
-	assert_int_equal(resolve(&f, "u", NOW, &set), BUCKET_OK);
-	assert_int_equal(view_of(&f, &set, NOW).available, 6);
-	/* A changed template changes its rows; without one they go. */
-	bucket_retire(&f.r, keep);
-	t.burst = 5;
-	assert_int_equal(bucket_set_templates(&f.r, &t, 1, NOW), 0);
-	assert_int_equal(view_of(&f, &set, NOW).available, 1);
-	assert_int_equal(bucket_set_templates(&f.r, NULL, 0, NOW), 0);
-	assert_int_equal(take(&f, &set, NOW).outcome, BUCKET_E_GONE);
-	assert_int_equal(resolve(&f, "u", NOW, &set), BUCKET_OK);
-	assert_int_equal(set.count, 0);
-	t.scope = 0;
-	assert_int_equal(bucket_set_templates(&f.r, &t, 1, NOW), -EINVAL);
-	t.scope = BUCKET_SCOPE_USER;
-	t.limit = 0;
-	assert_int_equal(bucket_set_templates(&f.r, &t, 1, NOW), -ERANGE);
-	assert_int_equal(bucket_set_templates(&f.r, &t, LAYOUT_TEMPLATES + 1, NOW), -ENOSPC);
 	fixture_close(&f);
 }
 
@@ -746,35 +678,6 @@ static void adoption_retires_what_makes_no_sense(void **state)
 	}
 }
 
-/* Two kinds of one resource, while one replaces the other. */
-static void change_of_kind_makes_another_row(void **state)
-{
-	struct fixture f = fixture_open(false);
-	struct bucket_limit reserve = fixture_requests(BUCKET_SCOPE_USER, str_of("u"), 10, 10);
-	struct bucket_limit t = template_for(BUCKET_SCOPE_USER, BUCKET_TOKENS, 10, 10);
-	struct bucket_set set;
-
-	(void)state;
-	reserve.resource = BUCKET_TOKENS;
-	fixture_limit_of(&f, BUCKET_SCOPE_USER, BUCKET_TOKENS, "u", 10, 10);
-	fixture_configure(&f, &reserve);
-	assert_int_equal(resolve(&f, "u", NOW, &set), BUCKET_OK);
-	assert_int_equal(set.count, 2);
-	assert_int_equal(set.held, 1);
-	/* But what a template made of another kind goes. */
-	assert_int_equal(bucket_set_templates(&f.r, &t, 1, NOW), 0);
-	assert_int_equal(instantiate(&f, "v", NOW), 0);
-	reserve.name = str_of("v");
-	fixture_configure(&f, &reserve);
-	assert_int_equal(resolve(&f, "v", NOW, &set), BUCKET_OK);
-	assert_int_equal(set.count, 1);
-	assert_int_equal(set.held, 0);
-	assert_int_equal(instantiate(&f, "v", NOW), 0);
-	assert_int_equal(resolve(&f, "v", NOW, &set), BUCKET_OK);
-	assert_int_equal(set.count, 1);
-	fixture_close(&f);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -783,7 +686,6 @@ int main(void)
 		cmocka_unit_test(limits_of_all_kinds_are_checked),
 		cmocka_unit_test(resolve_finds_what_applies),
 		cmocka_unit_test(sets_have_room_for_so_many),
-		cmocka_unit_test(config_and_template_take_turns_with_one_debt),
 		cmocka_unit_test(least_recently_used_goes_first_if_it_owes_nothing),
 		cmocka_unit_test(rows_of_one_user_do_not_evict_each_other),
 		cmocka_unit_test(configured_limits_find_room_but_lose_none),
@@ -793,7 +695,6 @@ int main(void)
 		cmocka_unit_test(eviction_is_lossless),
 		cmocka_unit_test(rows_change_hands_under_load),
 		cmocka_unit_test(adoption_retires_what_makes_no_sense),
-		cmocka_unit_test(change_of_kind_makes_another_row),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
