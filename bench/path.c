@@ -8,7 +8,7 @@
  *     *chunk_cpu_us_burst           streams of 50 chunks as fast as they come, 64 in flight
  *     *chunk_cpu_us_paced           64 streams, a chunk each 20 ms, spread over time
  *     wake_cpu_us_paced             of a bare process that is woken as often, reads and answers
- *     added_p50_us                  one in flight: through the daemon, less straight to the provider
+ *     added_p50_us                  one in flight: through the daemon, less to the provider itself
  *     pingpong_us                   a bare Unix-socket round trip between the same two CPUs
  *     rss_bytes_per_stream          1,000 plain streams open and silent after their first chunk
  *     daemon_idle_pss_bytes         before the first request

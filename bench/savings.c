@@ -21,13 +21,13 @@
  * another one fails in 60 % of calls for 90 s. A call that fails goes to the next of its chain at
  * once.
  *
- *     NAME_usd_per_1000, NAME_seconds       mean price; mean time to the last token, failed tries included
+ *     NAME_usd_per_1000, NAME_seconds       mean price; mean time to the last token, with tries
  *     NAME_first_failed_percent             calls whose first try failed: what the user waits for
  *     NAME_lost                             calls that no target answered
  *     cost_saved_percent                    of strategy cost, against plain
  *     time_saved_percent                    of strategy latency, against plain
  *     failures_avoided_percent              of strategy reliability, against plain: calls lost
- *     first_failures_avoided_percent        the same of first tries, which the next of the chain mends
+ *     first_failures_avoided_percent        the same of first tries: the next in the chain mends
  */
 
 #include <stdio.h>

@@ -46,11 +46,10 @@ static int catalog_split_url(const char *url, char **origin, char **host, char *
 	return *origin && *host && *path ? 0 : -ENOMEM;
 }
 
-static int catalog_open_lane(
-	struct catalog_provider *p, struct exchange_pool *pool, const char *origin)
+static struct exchange_lane_options catalog_lane_options(
+	const struct config_provider *c, const char *origin)
 {
-	const struct config_provider *c = p->config;
-	const struct exchange_lane_options options = {
+	return (struct exchange_lane_options){
 		.name = c->name,
 		.target = {
 			.url = origin,
@@ -65,8 +64,6 @@ static int catalog_open_lane(
 		.stall_timeout_ns = c->stall_timeout_ns,
 		.body_max = CATALOG_BODY_MAX,
 	};
-
-	return exchange_lane_get(&p->lane, pool, &options);
 }
 
 /* The same for all requests to a provider: made once. */
@@ -88,6 +85,7 @@ static int catalog_prepare(struct catalog_provider *p, const struct config_provi
 	struct exchange_pool *pool)
 {
 	aux_cleanup(freep) char *origin = NULL, *host = NULL, *prefix = NULL;
+	struct exchange_lane_options lane;
 	size_t length;
 	int r;
 
@@ -101,7 +99,10 @@ static int catalog_prepare(struct catalog_provider *p, const struct config_provi
 	r = catalog_write_head(p, false, prefix, host);
 	if (r == 0)
 		r = catalog_write_head(p, true, prefix, host);
-	return r < 0 ? r : catalog_open_lane(p, pool, origin);
+	if (r < 0)
+		return r;
+	lane = catalog_lane_options(config, origin);
+	return exchange_lane_get(&p->lane, pool, &lane);
 }
 
 int catalog_new(
@@ -124,6 +125,16 @@ int catalog_new(
 	}
 	*out = c;
 	return 0;
+}
+
+void catalog_use(const struct catalog *c)
+{
+	for (unsigned i = 0; i < c->config->provider_count; i++) {
+		const struct exchange_lane_options lane =
+			catalog_lane_options(c->provider[i].config, NULL);
+
+		exchange_lane_set(c->provider[i].lane, &lane);
+	}
 }
 
 struct catalog *catalog_ref(struct catalog *c)

@@ -31,6 +31,8 @@ struct catalog {
 /* Takes over config and keys on success. 0, -ENOMEM. */
 int catalog_new(
 	struct catalog **out, struct config *config, struct keys *keys, struct exchange_pool *pool);
+/* From now on connections are made as this generation wants them. */
+void catalog_use(const struct catalog *c);
 struct catalog *catalog_ref(struct catalog *c);
 struct catalog *catalog_unref(struct catalog *c);
 

@@ -196,6 +196,7 @@ static int server_apply(struct server *s, struct catalog *catalog)
 		return error_trace(r);
 	if (!s->keep_log_level)
 		log_set_level(config->log_level);
+	catalog_use(catalog);
 	pipeline_set_catalog(s->pipeline, catalog);
 	catalog_unref(s->catalog);
 	s->catalog = catalog;

@@ -51,11 +51,14 @@ struct exchange_events {
 int exchange_pool_new(struct exchange_pool **out, struct loop *loop, struct transport_engine *e,
 	const struct region *counters);
 struct exchange_pool *exchange_pool_free(struct exchange_pool *p);
-/* The lane of that name and target; options are copied; one that exists takes the new options for
- * new connections. A name with another target is another lane: a request whose head holds the old
- * target's key never meets the new one. The old lane drops its idle connections. */
+/* The lane of that name and target; options are copied; one that exists keeps its own. A name with
+ * another target is another lane: a request whose head holds the old target's key never meets the
+ * new one. */
 int exchange_lane_get(struct exchange_lane **out, struct exchange_pool *p,
 	const struct exchange_lane_options *options);
+/* New connections follow these limits and timeouts; name and target are the lane's own. Other lanes
+ * of its name drop their idle connections. */
+void exchange_lane_set(struct exchange_lane *lane, const struct exchange_lane_options *options);
 
 /*
  * Sends head (request line and headers up to the blank line, complete) and body. Both are copied.

@@ -206,19 +206,6 @@ static unsigned lane_connecting_max(const struct exchange_lane_options *o)
 							      POOL_CONNECTING_PLAIN;
 }
 
-static int lane_update(struct exchange_lane *lane, const struct exchange_lane_options *options)
-{
-	struct exchange_lane_options copy;
-	int r = options_copy(&copy, options);
-
-	if (r < 0)
-		return r;
-	options_deinit(&lane->options);
-	lane->options = copy;
-	lane->connecting_max = lane_connecting_max(&copy);
-	return 0;
-}
-
 static int lane_new(struct exchange_lane **out, struct exchange_pool *p,
 	const struct exchange_lane_options *options)
 {
@@ -237,6 +224,11 @@ static int lane_new(struct exchange_lane **out, struct exchange_pool *p,
 	return 0;
 }
 
+static bool is_lane_of(const struct exchange_lane *lane, const char *name)
+{
+	return text_equal(lane->options.name, name ? name : "");
+}
+
 int exchange_lane_get(struct exchange_lane **out, struct exchange_pool *p,
 	const struct exchange_lane_options *options)
 {
@@ -244,15 +236,30 @@ int exchange_lane_get(struct exchange_lane **out, struct exchange_pool *p,
 	list_for_each (node, &p->lanes) {
 		struct exchange_lane *lane = container_of(node, struct exchange_lane, link);
 
-		if (!text_equal(lane->options.name, options->name ? options->name : ""))
-			continue;
-		if (target_equal(&lane->options.target, &options->target)) {
+		if (is_lane_of(lane, options->name) &&
+			target_equal(&lane->options.target, &options->target)) {
 			*out = lane;
-			return lane_update(lane, options);
+			return 0;
 		}
-		lane_drop_idle(lane);
 	}
 	return lane_new(out, p, options);
+}
+
+void exchange_lane_set(struct exchange_lane *lane, const struct exchange_lane_options *options)
+{
+	struct exchange_lane_options set = *options;
+
+	assert(options->max_connections > 0);
+	set.name = lane->options.name;
+	set.target = lane->options.target;
+	set.target.connect_timeout_ns = options->target.connect_timeout_ns;
+	lane->options = set;
+	list_for_each (node, &lane->pool->lanes) {
+		struct exchange_lane *other = container_of(node, struct exchange_lane, link);
+
+		if (other != lane && is_lane_of(other, lane->options.name))
+			lane_drop_idle(other);
+	}
 }
 
 /*

@@ -7,10 +7,10 @@
  *    "model":"...","stream":true,"key_sha":"1a2b3c4d","user_agent":"...","body_bytes":93}
  *   {"event":"end","n":1,"ns":...,"outcome":"complete","status":200,"bytes":1234,
  *    "input_tokens":17,"output_tokens":8}
- * ns is CLOCK_BOOTTIME; key_sha the first 8 hex digits of the API key's SHA-256 ("" without
- * one); bytes counts the body as delivered to the kernel. Outcomes: complete, aborted_by_client,
- * cut, limited, error. The tokens are what the
- * provider charges for: 0 for a refusal, and of output what had been made. With bodies, an arrival also has "body", the request's object or null.
+ * ns is CLOCK_BOOTTIME; key_sha the first 8 hex digits of the API key's SHA-256 ("" without one);
+ * bytes counts the body as delivered to the kernel. Outcomes: complete, aborted_by_client, cut,
+ * limited, error. The tokens are what the provider charges for: 0 for a refusal, and of output
+ * what had been made. With bodies, an arrival also has "body", the request's object or null.
  */
 
 #include "tests/fakeprovider/request.h"

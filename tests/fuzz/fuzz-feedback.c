@@ -27,7 +27,8 @@ static const char *const examples[] = {
 	/* Groq, Cerebras, Mistral */
 	"x-ratelimit-limit-requests: 14400\nx-ratelimit-remaining-requests: 14370\n"
 	"x-ratelimit-reset-requests: 2m59.56s\nretry-after: 7.66\n\ntry again in 1m2s",
-	"x-ratelimit-limit-requests-day: 14400\nx-ratelimit-reset-tokens-minute: 11.382867097854614\n"
+	"x-ratelimit-limit-requests-day: 14400\n"
+	"x-ratelimit-reset-tokens-minute: 11.382867097854614\n"
 	"x-ratelimitbysize-remaining-month: 5\nratelimitbysize-reset: 40\n"
 	"x-ratelimit-limit-req-minute: 60\nx-ratelimit-remaining-tokens-month: 0\n\n",
 	/* Azure */
@@ -39,7 +40,8 @@ static const char *const examples[] = {
 	"x-tokenlimit-reset: 1755780040\nx-ratelimit-limit-tokens-prompt: 5e3\n"
 	"x-ratelimit-limit-tokens-generated: 9\n\n",
 	/* Gemini */
-	"Date: Thu Aug 21 12:40:00 2025\n\n[{\"error\":{\"details\":[{\"retryDelay\": \"600.5s\"}]}}]",
+	"Date: Thu Aug 21 12:40:00 2025\n\n[{\"error\":{\"details\":["
+	"{\"retryDelay\": \"600.5s\"}]}}]",
 	/* The IETF draft */
 	"RateLimit: limit=100, remaining=50, reset=30\nRateLimit-Policy: 100;w=86400, 10;w=1\n"
 	"RateLimit-Limit: 10, 10;w=1\nRateLimit-Remaining: 4\nRateLimit-Reset: 30\n\n",

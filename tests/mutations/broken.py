@@ -91,17 +91,17 @@ MUTATIONS = [
     ('probes of the dead stay out', [
         ('shm/breaker_table.c', 'word != 0 && word >> 24 == breaker_ticket_owner(owner)',
          'word == 0 && word >> 24 == breaker_ticket_owner(owner)'),
-    ], [unit('breaker'), TRAFFIC]),
+    ], [unit('breaker-probes'), TRAFFIC]),
     ('results of another generation move the breaker', [
         ('shm/breaker.c', 'ticket->word ? breaker_ticket_generation(ticket->word) : w.generation',
          'w.generation'),
-    ], [unit('breaker'), unit('breaker-steps')]),
+    ], [unit('breaker-probes'), unit('breaker-steps')]),
     ('failures count as fast', [
         ('shm/breaker.c', 'if (t->ok && t->us > 0) {', 'if (t->us > 0) {'),
         ('shm/breaker.c', '\t\tclosed_failed(t);\n\t\treturn;\n',
          '\t\tclosed_failed(t);\n\t\tbreaker_latency_rule(t->b, t->generation, '
          'breaker_z_percent(t->b), t->us);\n\t\treturn;\n'),
-    ], [unit('breaker'), unit('breaker-latency')]),
+    ], [unit('breaker-probes'), unit('breaker-latency')]),
     ('failures teach the router their latency', [
         ('libclient/ticket.c', 'if (report.outcome == BREAKER_OK)\n\t\tticket_learn', 'ticket_learn'),
     ], [unit('target-api')]),

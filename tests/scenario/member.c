@@ -1,11 +1,12 @@
 /*
- * A participant on a leash, for test_control.py: does what it is told on standard input, one command a
- * line, and answers each with one JSON object a line. What it holds it keeps until it is told otherwise,
- * or is killed.
+ * A participant on a leash, for test_control.py: does what it is told on standard input, one
+ * command a line, and answers each with one JSON object a line. What it holds it keeps until it is
+ * told otherwise, or is killed.
  *
  *     member SOCKET
  *
- * A command is a verb and words NAME=VALUE; see the table at the end. Leases and tickets have numbers.
+ * A command is a verb and words NAME=VALUE; see the table at the end. Leases and tickets have
+ * numbers.
  */
 
 #include <inttypes.h>

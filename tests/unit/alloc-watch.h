@@ -2,8 +2,8 @@
 
 /*
  * Counts this program's allocations, those of shared libraries too, and can make the n-th one of
- * the calling thread fail. Include it in one file of a program. Sanitizers own the allocator: there only counting
- * works.
+ * the calling thread fail. Include it in one file of a program. Sanitizers own the allocator:
+ * there only counting works.
  */
 
 #include <errno.h>

@@ -131,3 +131,31 @@ static inline void kit_open_and_wait(struct kit *k)
 	k->now += kit_view(k).retry_ns;
 	assert_int_equal(kit_view(k).retry_ns, 0);
 }
+
+static inline void kit_ok(struct kit *k)
+{
+	assert_int_equal(kit_call(k, BREAKER_OK, 0), BREAKER_PASS);
+}
+
+static inline void kit_failed(struct kit *k)
+{
+	assert_int_equal(kit_call(k, BREAKER_FAILED, 0), BREAKER_PASS);
+}
+
+static inline struct breaker_ticket kit_probe(struct kit *k, uint64_t participant)
+{
+	struct breaker_ticket ticket;
+
+	assert_int_equal(kit_allow(k, participant, &ticket), BREAKER_PROBE);
+	return ticket;
+}
+
+static inline struct event kit_event(struct kit *k, uint64_t *ticket)
+{
+	struct event e;
+
+	assert_int_equal(event_next(&k->r, ticket, &e), EVENT_OK);
+	assert_int_equal(e.kind, EVENT_BREAKER);
+	assert_int_equal(e.row, ROW);
+	return e;
+}

@@ -13,6 +13,11 @@
 #include "daemon/config/config_units.h"
 #include "tests/unit/cmocka-all.h"
 
+/* Two providers whose keys have labels; the second charges at submission. */
+#define TWO_PROVIDERS \
+	"providers: [{name: a, family: openai, key: {env: KEY_A}}, {name: b, family: openai, " \
+	"key: {credential: cb}, tokens: reserve}]\n"
+
 /* Everything in the environment that configuration looks at. */
 static const char *const variables[] = {
 	"LLMKIT_CONFIG",

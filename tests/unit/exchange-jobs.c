@@ -162,6 +162,7 @@ struct exchange_lane *lane_of(const struct exchange_lane_options *o)
 	struct exchange_lane *lane;
 
 	assert_int_equal(exchange_lane_get(&lane, pool, o), 0);
+	exchange_lane_set(lane, o);
 	return lane;
 }
 
@@ -192,4 +193,24 @@ void serve_ok(struct peer_io *io)
 {
 	while (peer_read_request(io) >= 0)
 		peer_write(io, OK_A);
+}
+
+const char *script[4][4];
+
+void serve_script(struct peer_io *io)
+{
+	for (int i = 0; i < 4 && io->number < 4; i++) {
+		if (peer_read_request(io) < 0) {
+			atomic_fetch_add(&io->peer->ended, 1);
+			return;
+		}
+		if (!script[io->number][i])
+			return;
+		peer_write(io, script[io->number][i]);
+	}
+}
+
+void script_clear(void)
+{
+	memset(script, 0, sizeof(script));
 }

@@ -51,3 +51,8 @@ void stop_peer(void);
 
 /* A peer that answers each request with OK_A. */
 void serve_ok(struct peer_io *io);
+
+/* What serve_script() answers, per connection and request; where nothing is given, it closes. */
+extern const char *script[4][4];
+void serve_script(struct peer_io *io);
+void script_clear(void);

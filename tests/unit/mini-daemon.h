@@ -22,8 +22,8 @@
  *     bye       ERROR for the whole connection, which is closed
  *     block     TEXT of 8 MiB, END; reads nothing from this connection until that is written
  *
- * RESOLVE makes the rows that the region's templates say. COMMAND breaker-* and limit-* do what they
- * say; "reload" fails with INTERNAL, any other verb with BAD_REQUEST, each with a message.
+ * RESOLVE makes the rows that the region's templates say. COMMAND breaker-* and limit-* do what
+ * they say; "reload" fails with INTERNAL, any other verb with BAD_REQUEST, each with a message.
  */
 
 #include <stdbool.h>

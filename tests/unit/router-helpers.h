@@ -144,3 +144,39 @@ static inline void world_outcome(struct world *w, unsigned i, bool ok, uint64_t 
 
 	breaker_record(&w->r, &ticket, &report, w->now_ns, splitmix_next(&w->seed));
 }
+
+/* n candidates of any price, class and health. */
+static inline void world_randomize(struct world *w, unsigned n)
+{
+	char name[16];
+
+	for (unsigned i = 0; i < n; i++) {
+		struct target_config c;
+		struct layout_target *t;
+		uint32_t ms = (uint32_t)(w->now_ns / NSEC_PER_MSEC);
+
+		snprintf(name, sizeof(name), "t%u", i);
+		c = world_config(name);
+		c.price_input = (int64_t)splitmix_below(&w->seed, 30000000);
+		c.price_output = (int64_t)splitmix_below(&w->seed, 30000000);
+		c.price_cached = i % 2 ? -1 : c.price_input / 2;
+		if (splitmix_below(&w->seed, 8) == 0)
+			c.price_output = -1;
+		c.context = splitmix_below(&w->seed, 4) ? 0 : 500;
+		c.capabilities = splitmix_below(&w->seed, 4) ? TARGET_CAPABILITIES : TARGET_TOOLS;
+		c.available = splitmix_below(&w->seed, 8) != 0;
+		world_add(w, &c);
+		t = world_row(w, i);
+		t->samples = splitmix_below(&w->seed, 30);
+		t->tried_ns = w->now_ns;
+		t->pending = splitmix_below(&w->seed, 5);
+		for (unsigned k = 0; k < TARGET_PROMPT_CLASSES; k++)
+			t->first_token[k] =
+				ewma_pack(10 + (float)splitmix_below(&w->seed, 6000) / 1000,
+					ms - (uint32_t)splitmix_below(&w->seed, 40000));
+		if (splitmix_below(&w->seed, 3))
+			t->gap = ewma_pack(8 + (float)splitmix_below(&w->seed, 4000) / 1000, ms);
+		for (uint64_t k = splitmix_below(&w->seed, 20); k > 0; k--)
+			world_outcome(w, i, splitmix_below(&w->seed, 4) != 0, 0);
+	}
+}

@@ -151,7 +151,7 @@ static void the_estimate_is_held_and_usage_settled(void **state)
 	(void)state;
 	begin();
 	assert_int_equal(view(w.tokens).held, 150);
-	/* 100 * 1500 + 50 * 10001 pico-USD are 650.05 nano-USD, rounded up, held in steps of 4096. */
+	/* 100 * 1500 + 50 * 10001 pico-USD: 650.05 nano-USD, rounded up, held in steps of 4096. */
 	assert_true(view(w.money).held >= 651);
 	w.r.usage.input = 80;
 	w.r.usage.output = 20;

@@ -10,7 +10,7 @@
 #include "tests/unit/bucket-helpers.h"
 #include "tests/unit/splitmix.h"
 
-/* What becomes of debts when limits change: at once, late, amid acquires, and by daemons that die. */
+/* What becomes of debts when limits change: at once, late, amid acquires, by daemons that die. */
 
 /* ---- a change, step by step ---- */
 
@@ -252,8 +252,8 @@ static void change_to_the_same_changes_nothing(void **state)
 	fixture_close(&f);
 }
 
-/* Cut off before each step, and then the next daemon's change to the same or to a third limit: never
- * more than the new limit would have left over. True: it was cut off. */
+/* Cut off before each step, and then the next daemon's change to the same or to a third limit:
+ * never more than the new limit would have left over. True: it was cut off. */
 static bool death_at_a_step_never_over_admits(
 	const struct bucket_limit *cut, const struct bucket_limit *next, unsigned dies_at)
 {

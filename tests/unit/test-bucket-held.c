@@ -6,7 +6,7 @@
 #include "tests/unit/bucket-lease.h"
 #include "tests/unit/splitmix.h"
 
-/* Leases: taking all or nothing, settling, waiting, what providers say, and bytes that make no sense. */
+/* Leases: taking all or nothing, settling, waiting, what providers say, bytes without sense. */
 
 /* Requests, tokens and slots of a user, a model and a provider: nine limits. */
 static struct bucket_set nine_limits(struct fixture *f)
@@ -204,8 +204,8 @@ static void meddle(void)
 		bucket_retire(&meddler.f->r, keep);
 }
 
-/* What is charged, or retired, between the look and the move leaves held as it was: it is seen by the
- * second look, and nothing stays taken. */
+/* What is charged, or retired, between the look and the move leaves held as it was: it is seen by
+ * the second look, and nothing stays taken. */
 static void second_look_sees_what_came_amid(void **state)
 {
 	(void)state;
@@ -403,7 +403,7 @@ static void cancel_returns_everything(void **state)
 	fixture_close(&f);
 }
 
-/* The daemon took the owner for dead: what the hold had is debt already, and not ours to give back. */
+/* The daemon took the owner for dead: what the hold had is debt already, not ours to give back. */
 static void lost_hold_charges_only_what_was_not_held(void **state)
 {
 	struct fixture f = fixture_open(false);

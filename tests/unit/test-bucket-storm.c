@@ -7,8 +7,8 @@
 #include "tests/unit/bucket-lease.h"
 #include "tests/unit/splitmix.h"
 
-/* Leases against the provider's own bucket, which may count at any instant of a call: random histories,
- * where others act before every store; threads; processes. */
+/* Leases against the provider's own bucket, which may count at any instant of a call: random
+ * histories, where others act before every store; threads; processes. */
 
 /* ---- random histories ---- */
 

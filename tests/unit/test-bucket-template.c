@@ -75,8 +75,8 @@ static void change_of_kind_makes_another_row(void **state)
 	fixture_close(&f);
 }
 
-/* Until a daemon has written them all, names of a template that is half written are missing a limit,
- * not free of it. */
+/* Until a daemon has written them all, names of a template that is half written are missing a
+ * limit, not free of it. */
 static void a_template_that_a_dying_daemon_was_writing_still_limits(void **state)
 {
 	static const bool keep[LAYOUT_BUCKETS];

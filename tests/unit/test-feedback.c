@@ -91,8 +91,9 @@ static const struct row providers[] = {
 		     "x-ratelimit-remaining-requests: 499\nx-ratelimit-remaining-tokens: 80\n"
 		     "x-ratelimit-reset-requests: 120ms\nx-ratelimit-reset-tokens: 59.84s\n",
 		"{\"error\":{\"message\":\"Rate limit reached for gpt-4o in organization org-x on "
-		"tokens per min (TPM): Limit 30000, Used 29920, Requested 3000. Please try again in "
-		"5.84s. Visit https://platform.openai.com/account/rate-limits to learn more.\","
+		"tokens per min (TPM): Limit 30000, Used 29920, Requested 3000. Please try "
+		"again in 5.84s. "
+		"Visit https://platform.openai.com/account/rate-limits to learn more.\","
 		"\"type\":\"tokens\",\"param\":null,\"code\":\"rate_limit_exceeded\"}}",
 		"requests/minute 500:499:0.12; tokens/minute 30000:80:59.84; retry 5.84; should 1",
 		0, 5840 * MS },
@@ -152,8 +153,9 @@ static const struct row providers[] = {
 		"x-ratelimit-limit-tokens: 18000\nx-ratelimit-remaining-tokens: 0\n"
 		"x-ratelimit-reset-tokens: 12.4s\n",
 		"{\"error\":{\"message\":\"Rate limit reached for model `llama` in organization "
-		"`org` service tier `on_demand` on tokens per minute (TPM): Limit 18000, Used 17990, "
-		"Requested 2300. Please try again in 7.66s. Need more tokens?\",\"type\":\"tokens\","
+		"`org` service tier `on_demand` on tokens per minute (TPM): Limit 18000, Used "
+		"17990, Requested 2300. Please try again in 7.66s. Need more tokens?\","
+		"\"type\":\"tokens\","
 		"\"code\":\"rate_limit_exceeded\"}}",
 		"requests/minute 14400:14390:60; tokens/minute 18000:0:12.4; retry 7.66", 0,
 		7660 * MS },
@@ -179,21 +181,24 @@ static const struct row providers[] = {
 		"x-ratelimit-reset-tokens: 0\n",
 		"", "tokens/minute ::0", 4, 500 * MS },
 	{ "Azure, a long text", "Retry-After: 20\n",
-		"{\"error\":{\"code\":\"429\",\"message\":\"Your requests to gpt-4o have exceeded call "
-		"rate limit of your current OpenAI S0 pricing tier. Please retry after 86400 "
+		"{\"error\":{\"code\":\"429\",\"message\":\"Your requests to gpt-4o have "
+		"exceeded call rate limit of your current OpenAI S0 pricing tier. "
+		"Please retry after 86400 "
 		"seconds.\"}}",
 		"retry 86400", 0, 600 * S },
 	{ "GitHub Models",
-		"retry-after: 42\nx-ratelimit-limit-requests: 15\nx-ratelimit-remaining-requests: 0\n"
+		"retry-after: 42\nx-ratelimit-limit-requests: 15\n"
+		"x-ratelimit-remaining-requests: 0\n"
 		"x-ratelimit-renewalperiod-requests: 60\nx-ratelimit-type: UserByModelByMinute\n"
 		"x-ratelimit-key: u\nx-ratelimit-timeremaining: 42\n",
 		"", "requests/minute 15:0: every 60; retry 42", 0, 60 * S },
 	{ "Gemini", DATE "Server-Timing: gfet4t7; dur=120\n",
-		"{\n  \"error\": {\n    \"code\": 429,\n    \"message\": \"You exceeded your current "
-		"quota.\\nPlease retry in 37.9s.\",\n    \"status\": \"RESOURCE_EXHAUSTED\",\n    "
+		"{\n  \"error\": {\n    \"code\": 429,\n    \"message\": \"You exceeded your "
+		"current quota.\\nPlease retry in 37.9s.\",\n    "
+		"\"status\": \"RESOURCE_EXHAUSTED\",\n    "
 		"\"details\": [\n      {\n        \"@type\": "
-		"\"type.googleapis.com/google.rpc.RetryInfo\",\n        \"retryDelay\": \"38s\"\n      "
-		"}\n    ]\n  }\n}\n",
+		"\"type.googleapis.com/google.rpc.RetryInfo\",\n        "
+		"\"retryDelay\": \"38s\"\n      }\n    ]\n  }\n}\n",
 		"retry 38", 0, 38 * S },
 	{ "Vertex, in an array", "",
 		"[{\"error\":{\"code\":429,\"details\":[{\"@type\":\"type.googleapis.com/"
@@ -203,11 +208,13 @@ static const struct row providers[] = {
 		"{\"error\":{\"details\":[{\"retryDelay\": \"12s\"},{\"retryDelay\": \"3",
 		"retry 12", 0, 12 * S },
 	{ "Gemini behind OpenRouter", "retry-after: 3\n",
-		"{\"error\":{\"code\":429,\"metadata\":{\"raw\":\"{\\\"error\\\":{\\\"details\\\":[{"
+		"{\"error\":{\"code\":429,"
+		"\"metadata\":{\"raw\":\"{\\\"error\\\":{\\\"details\\\":[{"
 		"\\\"retryDelay\\\": \\\"19s\\\"}]}}\",\"provider_name\":\"Google\"}}}",
 		"retry 19", 0, 19 * S },
 	{ "Mistral, by size",
-		"x-ratelimitbysize-limit-minute: 500000\nx-ratelimitbysize-remaining-minute: 467993\n"
+		"x-ratelimitbysize-limit-minute: 500000\n"
+		"x-ratelimitbysize-remaining-minute: 467993\n"
 		"x-ratelimitbysize-limit-month: 1000000000\n"
 		"x-ratelimitbysize-remaining-month: 999967993\n"
 		"ratelimitbysize-limit: 500000\nratelimitbysize-remaining: 467993\n"
@@ -236,7 +243,8 @@ static const struct row providers[] = {
 	{ "OpenRouter, a minute",
 		DATE "X-RateLimit-Limit: 20\nX-RateLimit-Remaining: 0\n"
 		     "X-RateLimit-Reset: 1755780040500\n",
-		"{\"error\":{\"message\":\"Rate limit exceeded: free-models-per-min. \",\"code\":429}}",
+		"{\"error\":{\"message\":\"Rate limit exceeded: free-models-per-min. \","
+		"\"code\":429}}",
 		"requests/minute 20:0:40.5", 0, 40500 * MS },
 	{ "OpenRouter, a day",
 		DATE "X-RateLimit-Limit: 50\nX-RateLimit-Remaining: 0\n"
@@ -248,7 +256,8 @@ static const struct row providers[] = {
 		"", "requests/minute 10:9:1; tokens/minute 3000:0:3", 0, 3 * S },
 	{ "Fireworks",
 		"x-ratelimit-limit-requests: 600\nx-ratelimit-remaining-requests: 599\n"
-		"x-ratelimit-limit-tokens-prompt: 60000\nx-ratelimit-remaining-tokens-prompt: 59000\n"
+		"x-ratelimit-limit-tokens-prompt: 60000\n"
+		"x-ratelimit-remaining-tokens-prompt: 59000\n"
 		"x-ratelimit-limit-tokens-generated: 6000\n"
 		"x-ratelimit-remaining-tokens-generated: 0\nx-ratelimit-over-limit: yes\n",
 		"", "requests/minute 600:599:; input/minute 60000:59000:; output/minute 6000:0:", 0,
@@ -258,8 +267,8 @@ static const struct row providers[] = {
 		"{\"object\":\"error\",\"message\":\"overloaded\",\"type\":\"x\",\"code\":503}", "",
 		0, 500 * MS },
 	{ "IETF, early headers",
-		"RateLimit-Limit: 10, 10;w=1, 1000;w=3600\nRateLimit-Remaining: 4\nRateLimit-Reset: "
-		"30\n",
+		"RateLimit-Limit: 10, 10;w=1, 1000;w=3600\nRateLimit-Remaining: 4\n"
+		"RateLimit-Reset: 30\n",
 		"", "requests/minute 10:4:30", 0, 0 },
 	{ "IETF, parts", "RateLimit: limit=100, remaining=50, reset=30\n", "",
 		"requests/minute 100:50:30", 0, 0 },
@@ -271,7 +280,8 @@ static const struct row providers[] = {
 		"RateLimit: limit=100, remaining=0, reset=30\nRateLimit-Policy: 100;w=86400\n", "",
 		"requests/day 100:0:30", 0, 30 * S },
 	{ "IETF, named policies",
-		"RateLimit-Policy: \"burst\";q=10;w=1, \"default\";q=100;w=60,\"daily\";q=1000;w=86400\n"
+		"RateLimit-Policy: \"burst\";q=10;w=1, \"default\";q=100;w=60,"
+		"\"daily\";q=1000;w=86400\n"
 		"RateLimit: \"default\";r=50;t=30, \"daily\";r=700;t=4000\n",
 		"", "requests/minute 100:50:30; requests/day 1000:700:4000", 0, 0 },
 	{ "IETF, units and a partition key",
@@ -407,7 +417,8 @@ static const struct row values[] = {
 		"x-ratelimit-remaining-tokens: 1\nx-ratelimit-reset-tokens: 20s\nretry-after: 2\n",
 		"", "tokens/minute :1:20; retry 2", 0, 2 * S },
 	{ "names that only look alike",
-		"x-ratelimit-limit-request: 1\nx-ratelimit-limit-requests-x: 1\nratelimit-reset-x: 1\n"
+		"x-ratelimit-limit-request: 1\nx-ratelimit-limit-requests-x: 1\n"
+		"ratelimit-reset-x: 1\n"
 		"x-ratelimit-: 1\nx-ratelimit-limits: 1\nretry-after-: 1\nxretry-after: 1\n"
 		"x-ratelimit-limit-requests-hour: 1\n: 1\n",
 		"", "", 0, 500 * MS },

@@ -1,27 +1,15 @@
-#include "tests/unit/mini-daemon.h"
-#include "tests/unit/cmocka-all.h"
-
 #include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
-#include "base/aux.h"
-#include "base/clock.h"
 #include "shm/bucket.h"
+#include "tests/unit/mini-fixture.h"
 
-#define WAIT_MS 30000
 #define CHILDREN 16
 #define BURST 1000
-#define PARTICIPANT (&(struct mini_script){ .role = MSG_ROLE_PARTICIPANT })
 
-static struct mini mini;
-static llmkit *kit;
 static llmkit_limits *limits;
 
 static int start(void **state)
@@ -37,23 +25,11 @@ static int start(void **state)
 		&limits);
 }
 
-static int stop(void **state)
+static int stop_all(void **state)
 {
-	(void)state;
 	llmkit_limits_close(limits);
-	llmkit_close(kit);
-	mini_deinit(&mini);
-	return 0;
+	return stop(state);
 }
-
-/* In children cmocka's assertions would run the parent's teardown: they report by exit status. */
-#define child_check(x_) \
-	do { \
-		if (!(x_)) { \
-			fprintf(stderr, "child: %s:%d: %s\n", __FILE__, __LINE__, #x_); \
-			_exit(1); \
-		} \
-	} while (0)
 
 static pid_t spawn(void (*body)(void))
 {
@@ -306,7 +282,7 @@ static void threads_of_a_child_notice_together(void **state)
 		assert_int_equal(wait_for(spawn(first_call_by_many_threads)), 0);
 }
 
-/* AddressSanitizer's own allocator lock is not remade at a fork: its children would hang in malloc. */
+/* AddressSanitizer's allocator lock is not remade at a fork: its children would hang in malloc. */
 #ifndef __SANITIZE_ADDRESS__
 static atomic_bool stopping;
 
@@ -352,7 +328,7 @@ static void a_fork_amid_other_threads_calls_works(void **state)
 }
 #endif
 
-#define test_(name_) cmocka_unit_test_setup_teardown(name_, start, stop)
+#define test_(name_) cmocka_unit_test_setup_teardown(name_, start, stop_all)
 
 int main(void)
 {

@@ -119,8 +119,8 @@ static const struct sample whole[] = {
 	{ "chunked with trailers", CHUNKED "3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nT: trailer\r\n\r\n",
 		"t", "200[]{abcdefg}keep", HTTP1_COMPLETE, 0 },
 	{ "1xx",
-		"HTTP/1.1 100 Continue\r\nX: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nX: 2\r\n\r\n" LENGTH(
-			"1") "\r\na",
+		"HTTP/1.1 100 Continue\r\nX: 1\r\n\r\n"
+		"HTTP/1.1 103 Early Hints\r\nX: 2\r\n\r\n" LENGTH("1") "\r\na",
 		"x", "200[]{a}keep", HTTP1_COMPLETE, 0 },
 	{ "junk behind", LENGTH("1") "\r\naJUNK", "x", "200[]{a}keep", HTTP1_COMPLETE, 4 },
 	{ "junk behind chunks", CHUNKED "1\r\na\r\n0\r\n\r\nHTTP", "x", "200[]{a}keep",

@@ -1,31 +1,15 @@
-#include "tests/unit/mini-daemon.h"
-#include "tests/unit/cmocka-all.h"
-
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
-#include "base/aux.h"
-#include "base/clock.h"
 #include "shm/hold.h"
 #include "shm/participant.h"
+#include "tests/unit/mini-fixture.h"
 #include "tests/unit/splitmix.h"
-
-#define WAIT_NS (30 * NSEC_PER_SEC)
-#define DAY_NS (86400 * NSEC_PER_SEC)
-#define PARTICIPANT (&(struct mini_script){ .role = MSG_ROLE_PARTICIPANT })
-#define COST(...) (&(struct llmkit_cost){ .size = sizeof(struct llmkit_cost), __VA_ARGS__ })
-
-static struct mini mini;
-static llmkit *kit;
 
 /* ---- the library's sleep, seen from here: it finds this function before libc's ---- */
 
@@ -91,35 +75,6 @@ static int start(void **state)
 	limit(BUCKET_SCOPE_USER, BUCKET_MONEY, "ann", 5000);
 	mini_start(&mini, PARTICIPANT);
 	return mini_open(&mini, &kit);
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	llmkit_close(kit);
-	kit = NULL;
-	mini_deinit(&mini);
-	return 0;
-}
-
-static int open_limits(
-	const char *provider, const char *model, const char *user, llmkit_limits **out)
-{
-	const struct llmkit_scope scope = {
-		.size = sizeof(scope), .provider = provider, .model = model, .user = user
-	};
-
-	return llmkit_limits_open(kit, &scope, out);
-}
-
-static llmkit_limits *limits_of(
-	const char *provider, const char *model, const char *user, unsigned count)
-{
-	llmkit_limits *limits = NULL;
-
-	assert_int_equal(open_limits(provider, model, user, &limits), 0);
-	assert_int_equal(llmkit_limits_count(limits), count);
-	return limits;
 }
 
 static struct bucket_view tokens(void)
@@ -425,14 +380,6 @@ static void what_is_in_flight_is_waited_for(void **state)
 }
 
 /* ---- processes ---- */
-
-#define child_check(x_) \
-	do { \
-		if (!(x_)) { \
-			fprintf(stderr, "child: %s:%d: %s\n", __FILE__, __LINE__, #x_); \
-			_exit(1); \
-		} \
-	} while (0)
 
 static int in_child(void (*body)(void))
 {

@@ -142,7 +142,7 @@ static void test_a_reader_amid_a_change(void **state)
 	world_close(&world);
 }
 
-/* The daemon dies before the n-th store; what is seen is whole or nothing, and the next one mends. */
+/* The daemon dies before the n-th store; what is seen is whole or nothing, the next one mends. */
 static void test_a_daemon_that_dies_amid_a_change(void **state)
 {
 	(void)state;

@@ -46,7 +46,8 @@ static void each_need_is_seen(void **state)
 		{ "\"reasoning_effort\":null", 0 },
 		{ "\"stream\":true", TARGET_STREAMING },
 		{ "\"stream\":false", 0 },
-		{ "\"messages\":[{\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"u\"}}]}]",
+		{ "\"messages\":[{\"content\":[{\"type\":\"image_url\","
+		  "\"image_url\":{\"url\":\"u\"}}]}]",
 			TARGET_VISION },
 		{ "\"messages\":[{\"content\":[{\"type\":\"text\",\"text\":\"u\"}]}]", 0 },
 	};
