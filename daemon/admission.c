@@ -321,19 +321,21 @@ static void admission_follow(const struct region *region, const struct bucket_se
 }
 
 uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,
-	const struct feedback *feedback, bool limited, uint64_t now_ns, uint64_t random)
+	const struct feedback *feedback, enum admission_answer answer, uint64_t now_ns,
+	uint64_t random)
 {
+	/* What has no row of its own is paused with its provider. */
+	uint32_t row = target_is(region, ticket->target, ticket->target_key) ? ticket->target :
+									       ticket->provider;
 	uint64_t pause_ns;
 
 	admission_follow(region, &ticket->set, feedback, now_ns);
-	if (!limited)
+	if (answer == ADMISSION_ANSWER_GOOD)
+		target_accepted(region, row);
+	if (answer != ADMISSION_ANSWER_LIMITED)
 		return 0;
-	pause_ns = feedback_pause_ns(feedback, 0, random);
-	/* What has no row of its own is paused with its provider. */
-	if (!target_is(region, ticket->target, ticket->target_key))
-		target_pause(region, ticket->provider, now_ns + pause_ns, now_ns);
-	else
-		target_pause(region, ticket->target, now_ns + pause_ns, now_ns);
+	pause_ns = feedback_pause_ns(feedback, target_refused(region, row, now_ns), random);
+	target_pause(region, row, now_ns + pause_ns, now_ns);
 	bucket_pause_set(region, &ticket->set, now_ns + pause_ns, now_ns);
 	return pause_ns;
 }

@@ -92,8 +92,13 @@ void admission_end(const struct region *region, struct admission_ticket *ticket,
 void admission_cancel(
 	const struct region *region, struct admission_ticket *ticket, uint64_t now_ns);
 
-/* What the provider's answer says of its limits. limited: it refused because of them (429), or
- * asked for a pause (503, 529 with Retry-After): nobody sends there before *pause_ns, which is
- * returned. */
+enum admission_answer {
+	ADMISSION_ANSWER_GOOD,
+	ADMISSION_ANSWER_LIMITED, /* 429; 503 and 529 with Retry-After */
+	ADMISSION_ANSWER_FAILED,
+};
+
+/* What the provider's answer says of its limits. LIMITED: so long nobody sends there; else 0. */
 uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,
-	const struct feedback *feedback, bool limited, uint64_t now_ns, uint64_t random);
+	const struct feedback *feedback, enum admission_answer answer, uint64_t now_ns,
+	uint64_t random);

@@ -210,14 +210,18 @@ void attempt_progress(const struct attempt_scene *scene, struct request *r)
 uint64_t attempt_hear(const struct attempt_scene *scene, struct request *r, struct feedback *heard,
 	enum status status, uint64_t random)
 {
-	bool limited = status == STATUS_PROVIDER_LIMITED;
+	enum admission_answer answer = ADMISSION_ANSWER_FAILED;
 	uint64_t pause_ns;
 
 	feedback_finish(heard, buffer_str(&r->error_body), clock_unix_ns());
-	limited |= status == STATUS_PROVIDER_OVERLOADED && heard->has_retry_after;
-	pause_ns = admission_feedback(
-		scene->region, &r->ticket, heard, limited, clock_boottime_ns(), random);
 	if (status == STATUS_OK)
+		answer = ADMISSION_ANSWER_GOOD;
+	else if (status == STATUS_PROVIDER_LIMITED ||
+		(status == STATUS_PROVIDER_OVERLOADED && heard->has_retry_after))
+		answer = ADMISSION_ANSWER_LIMITED;
+	pause_ns = admission_feedback(
+		scene->region, &r->ticket, heard, answer, clock_boottime_ns(), random);
+	if (answer == ADMISSION_ANSWER_GOOD)
 		return 0;
 	return max_u64(pause_ns, heard->has_retry_after ? heard->retry_after_ns : 0);
 }

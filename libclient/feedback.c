@@ -9,7 +9,6 @@
 #define HTTP_LIMITED 429
 #define HTTP_UNAVAILABLE 503
 #define HTTP_OVERLOADED 529
-#define LIMITED_MAX 16 /* in a row; the exponential has ended long before */
 
 static bool feedback_read(struct feedback *f, const struct llmkit_header *headers, size_t count,
 	const char *error_body)
@@ -24,20 +23,25 @@ static bool feedback_read(struct feedback *f, const struct llmkit_header *header
 	return true;
 }
 
-/* How long nobody should send; 0: the answer does not ask for it. */
-static uint64_t feedback_wait(
-	struct llmkit_limits *limits, unsigned status, const struct feedback *f, uint64_t now_ns)
+static bool feedback_asks_to_wait(unsigned status, const struct feedback *f)
 {
-	unsigned limited;
+	return status == HTTP_LIMITED ||
+		((status == HTTP_UNAVAILABLE || status == HTTP_OVERLOADED) && f->has_retry_after);
+}
 
-	if (status >= 200 && status < 300)
-		atomic_store_explicit(&limits->limited, 0, memory_order_relaxed);
-	if (status != HTTP_LIMITED &&
-		!((status == HTTP_UNAVAILABLE || status == HTTP_OVERLOADED) && f->has_retry_after))
-		return 0;
-	limited = atomic_fetch_add_explicit(&limits->limited, 1, memory_order_relaxed);
-	return feedback_pause_ns(f, limited < LIMITED_MAX ? limited : LIMITED_MAX,
-		kit_random(now_ns ^ (uintptr_t)limits));
+/* The scope's target, or its provider where the target has no row. */
+static uint32_t feedback_target(const struct region *region, const struct scope_copy *scope)
+{
+	char name[TARGET_NAME_TEXT];
+	uint32_t row = TARGET_NONE;
+
+	if (!scope->provider)
+		return TARGET_NONE;
+	if (scope->model &&
+		snprintf(name, sizeof(name), "%s/%s", scope->provider, scope->model) <
+			(int)sizeof(name))
+		row = target_find(region, str_of(name), NULL);
+	return row != TARGET_NONE ? row : target_find(region, str_of(scope->provider), NULL);
 }
 
 static_assert((int)FEEDBACK_REQUESTS == BUCKET_REQUESTS &&
@@ -60,18 +64,23 @@ static void feedback_follow(const struct region *region, const struct bucket_set
 			level->has_remaining ? level->remaining : BUCKET_FOLLOW_UNSAID, now_ns);
 }
 
-/* For all processes of the host: limits, and the target itself, which may have none. */
-static void feedback_pause(const struct llmkit_limits *limits, const struct resolved *s,
-	uint64_t until_ns, uint64_t now_ns)
+/* For all processes of the host: how long nobody should send; 0: the answer does not ask for it. */
+static uint64_t feedback_pause(const struct llmkit_limits *limits, const struct resolved *s,
+	unsigned status, const struct feedback *f, uint64_t now_ns)
 {
 	const struct region *region = &s->mapping->region;
-	const char *provider = limits->scope.provider, *model = limits->scope.model;
-	char name[TARGET_NAME_TEXT];
+	uint32_t target = feedback_target(region, &limits->scope);
+	uint64_t wait_ns;
 
-	bucket_pause_set(region, &s->set, until_ns, now_ns);
-	if (provider && model &&
-		snprintf(name, sizeof(name), "%s/%s", provider, model) < (int)sizeof(name))
-		target_pause(region, target_find(region, str_of(name), NULL), until_ns, now_ns);
+	if (status >= 200 && status < 300)
+		target_accepted(region, target);
+	if (!feedback_asks_to_wait(status, f))
+		return 0;
+	wait_ns = feedback_pause_ns(
+		f, target_refused(region, target, now_ns), kit_random(now_ns ^ (uintptr_t)limits));
+	target_pause(region, target, now_ns + wait_ns, now_ns);
+	bucket_pause_set(region, &s->set, now_ns + wait_ns, now_ns);
+	return wait_ns;
 }
 
 int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
@@ -89,13 +98,11 @@ int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
 	r = limits_current(limits, &s, &now);
 	if (r < 0)
 		return r;
-	wait = feedback_wait(limits, http_status, &f, now);
 	for (int w = 0; w < FEEDBACK_WINDOWS; w++)
 		for (int axis = 0; axis < FEEDBACK_AXES; axis++)
 			feedback_follow(&s->mapping->region, &s->set, (enum feedback_window)w,
 				(enum feedback_axis)axis, &f, now);
-	if (wait > 0)
-		feedback_pause(limits, s, now + wait, now);
+	wait = feedback_pause(limits, s, http_status, &f, now);
 	if (wait_ns)
 		*wait_ns = wait;
 	return LLMKIT_OK;

@@ -32,7 +32,6 @@ struct llmkit_limits {
 	struct scope_copy {
 		char *provider, *model, *user, *key; /* NULL: not known */
 	} scope;
-	_Atomic unsigned limited; /* 429s in a row, for answers that do not say how long */
 };
 
 /* Now, by the region's fast clock where it is good. */

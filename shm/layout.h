@@ -259,7 +259,8 @@ struct layout_target {
 	shared_u64
 		first_token[LAYOUT_PROMPT_CLASSES]; /* EWMA of time to first token by prompt size */
 	shared_u64 price_cached;
-	uint64_t pad[5];
+	shared_u64 refused; /* 429s in a row, one for each pause */
+	uint64_t pad[4];
 	char name[LAYOUT_NAME_MAX]; /* "provider/model" or "provider" */
 	uint64_t pad_name[4];
 };

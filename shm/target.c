@@ -59,6 +59,7 @@ static void forget(struct region *r, uint32_t row)
 
 	store(&t->tried_ns, 0);
 	store(&t->pause_ns, 0);
+	store(&t->refused, 0);
 	store(&t->gap, EWMA_NONE);
 	store(&t->samples, 0);
 	for (unsigned i = 0; i < TARGET_PROMPT_CLASSES; i++)
@@ -273,6 +274,26 @@ uint64_t target_paused(const struct region *r, uint32_t row, uint64_t now_ns)
 		provider < r->targets ? pause_left(r, (uint32_t)provider, now_ns) : 0);
 }
 
+unsigned target_refused(const struct region *r, uint32_t row, uint64_t now_ns)
+{
+	uint64_t before;
+
+	if (row >= r->targets || !r->writable)
+		return 0;
+	before = load(&r->target[row].refused);
+	if (target_paused(r, row, now_ns) > 0)
+		before -= before > 0;
+	else
+		store(&r->target[row].refused, min_u64(before, TARGET_REFUSED_MAX) + 1);
+	return (unsigned)min_u64(before, TARGET_REFUSED_MAX);
+}
+
+void target_accepted(const struct region *r, uint32_t row)
+{
+	if (row < r->targets && r->writable && load(&r->target[row].refused) != 0)
+		store(&r->target[row].refused, 0);
+}
+
 /* ---- view ---- */
 
 static uint64_t view_us(uint64_t word)
@@ -280,6 +301,17 @@ static uint64_t view_us(uint64_t word)
 	float value = ewma_value(word);
 
 	return value == 0 ? 0 : (uint64_t)ewma_exp(value);
+}
+
+/* A provider has in flight what its models have. */
+static uint64_t view_pending(const struct region *r, uint32_t row, bool is_provider)
+{
+	uint64_t sum = target_pending(r, row);
+
+	for (uint32_t i = 0; is_provider && i < r->targets; i++)
+		if (i != row && load(&r->target[i].provider) == row)
+			sum += target_pending(r, i);
+	return sum;
 }
 
 bool target_view(const struct region *r, uint32_t row, struct target_view *out)
@@ -296,7 +328,7 @@ bool target_view(const struct region *r, uint32_t row, struct target_view *out)
 		.is_provider = load(&t->provider) == row,
 		.available = load(&t->available) == 1,
 		.provider = (uint32_t)min_u64(load(&t->provider), TARGET_NONE),
-		.pending = target_pending(r, row),
+		.pending = view_pending(r, row, load(&t->provider) == row),
 		.samples = load(&t->samples),
 		.tried_ns = load(&t->tried_ns),
 		.pause_ns = load(&t->pause_ns),

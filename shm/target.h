@@ -83,6 +83,12 @@ uint32_t target_pending(const struct region *r, uint32_t row);
 /* Nobody sends there before until_ns, at most a day from now; never shortens a pause. A
  * provider's row pauses all its targets. Tells of one that begins (EVENT_PAUSE_TARGET). */
 void target_pause(const struct region *r, uint32_t row, uint64_t until_ns, uint64_t now_ns);
+/* Counts 429s in a row, for a backoff that all processes share: those of answers that were under
+ * way when the pause began count as one. How many there were before; at most TARGET_REFUSED_MAX. */
+#define TARGET_REFUSED_MAX 16
+unsigned target_refused(const struct region *r, uint32_t row, uint64_t now_ns);
+/* A good answer: the next 429 is the first. */
+void target_accepted(const struct region *r, uint32_t row);
 /* The operator's: ends it. */
 void target_unpause(const struct region *r, uint32_t row);
 /* Nanoseconds of a pause that are left, the provider's included; 0: none. */
@@ -92,7 +98,8 @@ struct target_view {
 	char name[TARGET_NAME_TEXT];
 	bool is_provider, available;
 	uint32_t provider;
-	uint64_t pending, samples, tried_ns, pause_ns, context, capabilities;
+	uint64_t pending; /* of a provider: its models' too */
+	uint64_t samples, tried_ns, pause_ns, context, capabilities;
 	int64_t price_input, price_output, price_cached;
 	uint64_t first_token_us[TARGET_PROMPT_CLASSES]; /* 0: nothing learned */
 	uint64_t gap_us;

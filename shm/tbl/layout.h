@@ -136,7 +136,8 @@ LAYOUT_FIELD(layout_target, first_token, "atomic u64[6]",
 	"EWMA of the time to the first token, by prompt size")
 LAYOUT_FIELD(layout_target, price_cached, "atomic u64",
 	"as price_input, for input from the cache")
-LAYOUT_FIELD(layout_target, pad, "u64[5]", "0")
+LAYOUT_FIELD(layout_target, refused, "atomic u64", "429s in a row, one for each pause")
+LAYOUT_FIELD(layout_target, pad, "u64[4]", "0")
 LAYOUT_FIELD(layout_target, name, "char[160]", "`provider/model` or `provider`")
 LAYOUT_FIELD(layout_target, pad_name, "u64[4]", "0")
 

@@ -224,11 +224,14 @@ static void a_template_makes_the_users_limit(void **state)
 static void the_target_counts_what_is_in_flight(void **state)
 {
 	struct admission_ticket first;
+	struct target_view provider;
 
 	(void)state;
 	admission_acquire(&w.f.r, ask(), TAKEN, &first, &w.v);
 	assert_int_equal(acquire(), ADMISSION_OK);
 	assert_int_equal(target_pending(&w.f.r, w.target), 2);
+	assert_true(target_view(&w.f.r, w.provider, &provider));
+	assert_int_equal(provider.pending, 2);
 	admission_end(&w.f.r, &first, &(struct bucket_cost){ 0 }, TAKEN);
 	admission_end(&w.f.r, &first, &(struct bucket_cost){ 0 }, TAKEN);
 	assert_int_equal(target_pending(&w.f.r, w.target), 1);
@@ -467,7 +470,8 @@ static void a_429_pauses_the_target_for_everybody(void **state)
 	(void)state;
 	assert_int_equal(acquire(), ADMISSION_OK);
 	assert_int_equal(
-		admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0), 7 * FIXTURE_SECOND);
+		admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_LIMITED, TAKEN, 0),
+		7 * FIXTURE_SECOND);
 	admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
 	assert_int_equal(acquire(), ADMISSION_E_PAUSED);
 	assert_int_equal(w.v.wait_ns, 7 * FIXTURE_SECOND);
@@ -490,7 +494,7 @@ static void a_429_pauses_the_limits_that_clients_share(void **state)
 
 	(void)state;
 	assert_int_equal(acquire(), ADMISSION_OK);
-	admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0);
+	admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_LIMITED, TAKEN, 0);
 	assert_int_equal(left(model), 0);
 	assert_int_equal(left(user), 9);
 	assert_int_equal(left(provider), 9);
@@ -516,7 +520,7 @@ static void a_pause_is_an_event_once(void **state)
 	(void)state;
 	assert_int_equal(acquire(), ADMISSION_OK);
 	for (int i = 0; i < 2; i++)
-		admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0);
+		admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_LIMITED, TAKEN, 0);
 	assert_int_equal(told(EVENT_PAUSE, model), 1);
 	assert_int_equal(told(EVENT_PAUSE_TARGET, w.target), 1);
 }
@@ -551,12 +555,13 @@ static void what_remains_at_the_provider_bounds_what_is_left_here(void **state)
 
 	(void)state;
 	assert_int_equal(acquire(), ADMISSION_OK);
-	assert_int_equal(admission_feedback(&w.f.r, &w.ticket, &f, false, TAKEN, 0), 0);
+	assert_int_equal(
+		admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_GOOD, TAKEN, 0), 0);
 	assert_int_equal(left(provider), 40);
 	assert_int_equal(left(user), 99);
 	/* More than is left here raises nothing. */
 	f = feedback_of("x-ratelimit-remaining-requests", "90");
-	admission_feedback(&w.f.r, &w.ticket, &f, false, TAKEN, 0);
+	admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_GOOD, TAKEN, 0);
 	assert_int_equal(left(provider), 40);
 	admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
 	assert_int_equal(acquire(), ADMISSION_OK);
@@ -576,11 +581,41 @@ static void the_narrowest_limits_follow(void **state)
 	feedback_header(&f, str_of("x-ratelimit-remaining-tokens"), str_of("300"));
 	feedback_finish(&f, STR_NULL, 0);
 	assert_int_equal(acquire(), ADMISSION_OK);
-	admission_feedback(&w.f.r, &w.ticket, &f, false, TAKEN, 0);
+	admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_GOOD, TAKEN, 0);
 	assert_int_equal(left(model), 20);
 	assert_int_equal(left(provider), 99);
 	/* Of tokens the provider's is the narrowest there is. */
 	assert_int_equal(left(tokens), 300);
+}
+
+/* Without a hint each 429 in a row doubles the pause; those under way when it began are one. */
+static void silent_429s_back_off(void **state)
+{
+	static const struct feedback silence = { .should_retry = -1 };
+	uint64_t now_ns = TAKEN;
+
+	(void)state;
+	assert_int_equal(acquire(), ADMISSION_OK);
+	for (uint64_t second = FIXTURE_SECOND; second <= 32 * FIXTURE_SECOND; second *= 2) {
+		uint64_t pause_ns = 0;
+
+		for (int i = 0; i < 3; i++)
+			pause_ns = max_u64(pause_ns,
+				admission_feedback(&w.f.r, &w.ticket, &silence,
+					ADMISSION_ANSWER_LIMITED, now_ns, 0));
+		assert_int_equal(pause_ns, second / 2);
+		now_ns += pause_ns;
+	}
+	/* Other faults say nothing of it. */
+	admission_feedback(&w.f.r, &w.ticket, &silence, ADMISSION_ANSWER_FAILED, now_ns, 0);
+	assert_int_equal(admission_feedback(
+				 &w.f.r, &w.ticket, &silence, ADMISSION_ANSWER_LIMITED, now_ns, 0),
+		30 * FIXTURE_SECOND);
+	now_ns += 30 * FIXTURE_SECOND;
+	admission_feedback(&w.f.r, &w.ticket, &silence, ADMISSION_ANSWER_GOOD, now_ns, 0);
+	assert_int_equal(admission_feedback(
+				 &w.f.r, &w.ticket, &silence, ADMISSION_ANSWER_LIMITED, now_ns, 0),
+		FIXTURE_SECOND / 2);
 }
 
 /* Nobody sends during a pause, though the table had no row for the target. */
@@ -591,7 +626,7 @@ static void a_429_of_a_target_without_a_row_pauses_its_provider(void **state)
 	(void)state;
 	w.ask.target = TARGET_NONE;
 	assert_int_equal(acquire(), ADMISSION_OK);
-	admission_feedback(&w.f.r, &w.ticket, &f, true, TAKEN, 0);
+	admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_LIMITED, TAKEN, 0);
 	admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
 	assert_int_equal(acquire(), ADMISSION_E_PAUSED);
 }
@@ -605,7 +640,7 @@ static void a_limit_named_three_times_is_heard(void **state)
 	assert_int_equal(acquire(), ADMISSION_OK);
 	for (int i = 0; i < 3; i++) {
 		assert_int_equal(bucket_heard(&w.f.r, provider), 0);
-		admission_feedback(&w.f.r, &w.ticket, &f, false, TAKEN, 0);
+		admission_feedback(&w.f.r, &w.ticket, &f, ADMISSION_ANSWER_GOOD, TAKEN, 0);
 	}
 	/* 120 a minute are 2 a second. */
 	assert_int_equal(bucket_heard(&w.f.r, provider), 2);
@@ -636,6 +671,7 @@ int main(void)
 		CASE(success_teaches_the_target),
 		CASE(a_429_pauses_the_target_for_everybody),
 		CASE(a_429_pauses_the_limits_that_clients_share),
+		CASE(silent_429s_back_off),
 		CASE(a_pause_is_an_event_once),
 		CASE(an_eviction_is_an_event),
 		CASE(what_remains_at_the_provider_bounds_what_is_left_here),
