@@ -47,7 +47,8 @@ int control_resolve(struct control *c, const struct bucket_names *names);
  * STATUS_OK, or the status and, in why, a sentence. */
 enum status control_act(struct control *c, struct str verb, struct str name, struct buffer *why);
 
-/* A participant's row, or -errno; *owner: what marks its holds. */
+/* A participant's row, or -errno; *owner: what marks its holds. -ESRCH: the process cannot be seen
+ * from here, by its PID namespace, so that nobody could tell that it died. */
 int control_claim(struct control *c, pid_t pid, uid_t uid, uint64_t *owner);
 /* Its socket has ended. What it held comes back when the process is dead, which may be now. */
 void control_leave(struct control *c, int row);

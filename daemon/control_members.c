@@ -134,6 +134,9 @@ int control_claim(struct control *c, pid_t pid, uid_t uid, uint64_t *owner)
 	uint64_t start = 0, now_ns = clock_boottime_ns();
 	int row;
 
+	/* Its death could not be seen. */
+	if (pid <= 0)
+		return -ESRCH;
 	process_start_ticks((uint64_t)pid, &start);
 	row = participant_claim(&c->region, (uint64_t)pid, start, uid, now_ns);
 	if (row < 0)

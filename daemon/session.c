@@ -134,7 +134,11 @@ static void session_attach_region(struct session *s, struct msg_welcome *welcome
 
 	if (peer->role == LISTENER_PARTICIPANT) {
 		s->row = control_claim(s->table->control, peer->pid, peer->uid, &welcome->owner);
-		if (s->row < 0)
+		if (s->row == -ESRCH)
+			log_warning(
+				"a client in another PID namespace gets no participant row: its "
+				"leases are refused, since its death could not be seen");
+		else if (s->row < 0)
 			log_warning(
 				"no participant row for pid=%d: the table is full", (int)peer->pid);
 	}

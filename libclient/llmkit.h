@@ -399,8 +399,9 @@ typedef struct llmkit_lease {
  * by llmkit_settle() or llmkit_cancel(); what a killed process held comes back by itself. Blocks as
  * llmkit_acquire() does. As there, and: LLMKIT_E_ARGUMENT: all of the cost is 0, or the lease has
  * not ended. LLMKIT_E_BUSY: 8192 calls hold something already, or the daemon has no row for this
- * process. LLMKIT_E_NO_DAEMON, LLMKIT_E_DAEMON_LOST: this process, a forked child, never attached,
- * so nobody could tell that it died holding something.
+ * process, as for one in a PID namespace that it cannot see into. LLMKIT_E_NO_DAEMON,
+ * LLMKIT_E_DAEMON_LOST: this process, a forked child, never attached, so nobody could tell that it
+ * died holding something.
  */
 LLMKIT_EXPORT int llmkit_lease_acquire(llmkit_limits *limits, const struct llmkit_cost *cost,
 	llmkit_lease *lease, struct llmkit_verdict *verdict);

@@ -1,5 +1,6 @@
 /* Participants: what the dead held comes back, the living keep theirs. */
 
+#include <errno.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include "shm/event.h"
@@ -70,6 +71,17 @@ static void what_the_dead_held_comes_back_when_their_socket_ends(void **state)
 	control_leave(f->control, row);
 	assert_int_equal(target_pending(r, target), 0);
 	assert_int_equal(state_of(r, row), PARTICIPANT_FREE);
+}
+
+/* Of a client in another PID namespace the socket says 0: its end could not be proved. */
+static void who_cannot_be_seen_gets_no_row(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t owner = 0;
+
+	start(f);
+	assert_int_equal(control_claim(f->control, 0, 0, &owner), -ESRCH);
+	assert_int_equal(owner, 0);
 }
 
 /* Runs the loop until the row is free, or for so many steps of 10 ms. */
@@ -175,6 +187,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(what_the_dead_held_comes_back_when_their_socket_ends),
+		CASE(who_cannot_be_seen_gets_no_row),
 		CASE(the_living_keep_what_they_hold_without_a_socket),
 		CASE(who_died_while_no_daemon_ran_is_reaped_by_the_next),
 		CASE(comings_and_goings_are_events),
