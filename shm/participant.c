@@ -125,41 +125,6 @@ uint64_t participant_owner(const struct region *r, uint32_t row)
 	return word_state(word) == PARTICIPANT_FREE ? 0 : hold_owner(row, word >> STATE_BITS);
 }
 
-uint32_t participant_adopt(struct region *r, bool (*is_alive)(uint64_t pid, uint64_t start))
-{
-	uint32_t orphans = 0;
-
-	for (uint32_t i = 0; i < r->participants; i++) {
-		struct layout_participant *row = &r->participant[i];
-		uint64_t word = word_load(row);
-
-		if (word_state(word) != PARTICIPANT_FREE &&
-			is_alive(field(&row->pid), field(&row->start))) {
-			word_store(row, PARTICIPANT_ORPHAN, word >> STATE_BITS);
-			orphans++;
-		} else if ((word & STATE_MASK) != PARTICIPANT_FREE) {
-			word_store(row, PARTICIPANT_FREE, word >> STATE_BITS);
-		}
-	}
-	return orphans;
-}
-
-uint32_t participant_reap(struct region *r, bool (*is_alive)(uint64_t pid, uint64_t start))
-{
-	uint32_t freed = 0;
-
-	for (uint32_t i = 0; i < r->participants; i++) {
-		const struct layout_participant *row = &r->participant[i];
-
-		if (word_state(word_load(row)) == PARTICIPANT_ORPHAN &&
-			!is_alive(field(&row->pid), field(&row->start))) {
-			participant_release(r, i);
-			freed++;
-		}
-	}
-	return freed;
-}
-
 bool participant_view(const struct region *r, uint32_t row, struct participant_view *out)
 {
 	const struct layout_participant *p;

@@ -29,24 +29,14 @@ struct participant_view {
 int participant_claim(
 	struct region *r, uint64_t pid, uint64_t start, uint64_t uid, uint64_t now_ns);
 
-/* Daemon: the process is dead. Whoever calls it reaps what it held, hold_reap(), before or after.
- * */
+/* Daemon: the process is dead. Whoever calls it reaps what it held, hold_reap(), first. */
 void participant_release(struct region *r, uint32_t row);
 
-/* Daemon: its socket ended, and nothing proves its death. The row waits for it, or for
- * participant_reap(). */
+/* Daemon: its socket ended, and nothing proves its death. The row waits for it, or for the proof. */
 void participant_orphan(struct region *r, uint32_t row);
 
 /* What marks the holds of the row's process: hold_owner(); 0: nobody has the row. */
 uint64_t participant_owner(const struct region *r, uint32_t row);
-
-/* Daemon, after adoption: every attached row becomes an orphan, or free when is_alive() says
- * that (pid, start) is gone. Returns how many are orphans. */
-uint32_t participant_adopt(struct region *r, bool (*is_alive)(uint64_t pid, uint64_t start));
-
-/* Daemon, now and then: frees the orphans that is_alive() says are gone; those that never come back
- * close no socket. hold_reap_strays() then finds what they held. Returns how many it freed. */
-uint32_t participant_reap(struct region *r, bool (*is_alive)(uint64_t pid, uint64_t start));
 
 /* One row for tools and tests; false: out of range. */
 bool participant_view(const struct region *r, uint32_t row, struct participant_view *out);

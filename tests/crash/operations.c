@@ -4,6 +4,7 @@
 #include "base/aux.h"
 #include "shm/layout.h"
 #include "shm/target.h"
+#include "tests/unit/adopt.h"
 
 const struct operation operations[OPS] = {
 	[LEASE] = { "lease", false, 12 },
@@ -132,7 +133,7 @@ static void do_adopt(void)
 	bucket_adopt(&world.r, world.now_ns);
 	target_adopt(&world.r, world.now_ns);
 	breaker_adopt(&world.r, world.now_ns);
-	participant_adopt(&world.r, is_alive);
+	adopt_participants(&world.r, is_alive, world.now_ns);
 	hold_reap_strays(&world.r, world.now_ns);
 	do_reap();
 	hold_audit(&world.r);

@@ -21,6 +21,7 @@
 #include "shm/router.h"
 #include "shm/target.h"
 #include "shm/timebase.h"
+#include "tests/unit/adopt.h"
 
 #define NOW (UINT64_C(1000) * 1000000000)
 #define EDIT_SIZE 12
@@ -241,7 +242,7 @@ static void use(struct region *r, const struct bucket_set *set)
 	r->clock_ns = virtual_clock;
 	row = participant_claim(r, 5, 6, 7, NOW);
 	use_client(r, set, row < 0 ? 0 : participant_owner(r, (uint32_t)row));
-	participant_adopt(r, nobody_lives);
+	adopt_participants(r, nobody_lives, NOW);
 	hold_reap_strays(r, NOW);
 	hold_audit(r);
 	breaker_tell(r, NOW);

@@ -6,6 +6,7 @@
 #include "shm/participant.h"
 #include "shm/target.h"
 #include "tests/sim/budget.h"
+#include "tests/unit/adopt.h"
 
 #define NO_ROW UINT32_MAX
 #define AGAIN_NS NSEC_PER_MSEC
@@ -212,7 +213,7 @@ static void op_adopt(void *argument)
 	target_adopt(&budget.r, sim.now_ns);
 	breaker_adopt(&budget.r, sim.now_ns);
 #endif
-	participant_adopt(&budget.r, is_alive);
+	adopt_participants(&budget.r, is_alive, sim.now_ns);
 	hold_reap_strays(&budget.r, sim.now_ns);
 	for (unsigned i = 0; i < budget.plan.clients; i++) {
 		struct client *c = &budget.client[i];

@@ -4,6 +4,7 @@
 #include "base/aux.h"
 #include "shm/hold.h"
 #include "shm/layout.h"
+#include "tests/unit/adopt.h"
 #include "tests/unit/shm-fixture.h"
 
 static struct participant_view view_of(const struct fixture *f, int row)
@@ -75,11 +76,12 @@ static void adoption_keeps_the_living(void **state)
 	int dead = participant_claim(&f.r, 100, 6, 1000, FIXTURE_NOW);
 
 	(void)state;
-	assert_int_equal(participant_adopt(&f.r, is_alive), 1);
+	adopt_participants(&f.r, is_alive, FIXTURE_NOW);
 	assert_int_equal(view_of(&f, living).state, PARTICIPANT_ORPHAN);
 	assert_int_equal(view_of(&f, dead).state, PARTICIPANT_FREE);
 	/* A second death before it came back. */
-	assert_int_equal(participant_adopt(&f.r, is_alive), 1);
+	adopt_participants(&f.r, is_alive, FIXTURE_NOW);
+	assert_int_equal(view_of(&f, living).state, PARTICIPANT_ORPHAN);
 	/* Another process does not get the orphan's row; its owner does. */
 	assert_int_equal(participant_claim(&f.r, 200, 1, 1000, FIXTURE_NOW + 1), dead);
 	assert_int_equal(participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW + 2), living);
@@ -140,33 +142,6 @@ static void free_row_is_nobodys(void **state)
 	fixture_close(&f);
 }
 
-static bool nobody_is_alive(uint64_t pid, uint64_t start)
-{
-	(void)pid;
-	(void)start;
-	return false;
-}
-
-/* Who is attached has a socket that tells of its end; who never came back has none. */
-static void orphans_that_die_are_reaped(void **state)
-{
-	struct fixture f = fixture_open(false);
-	int orphan = participant_claim(&f.r, 100, 7, 1000, FIXTURE_NOW), attached;
-
-	(void)state;
-	assert_int_equal(participant_adopt(&f.r, is_alive), 1);
-	attached = participant_claim(&f.r, 200, 1, 1000, FIXTURE_NOW);
-	assert_int_equal(participant_reap(&f.r, is_alive), 0);
-	assert_int_equal(view_of(&f, orphan).state, PARTICIPANT_ORPHAN);
-	assert_int_equal(participant_reap(&f.r, nobody_is_alive), 1);
-	assert_int_equal(view_of(&f, orphan).state, PARTICIPANT_FREE);
-	assert_int_equal(view_of(&f, attached).state, PARTICIPANT_ATTACHED);
-	assert_int_equal(participant_reap(&f.r, nobody_is_alive), 0);
-	assert_int_equal(participant_claim(&f.r, 300, 1, 0, FIXTURE_NOW), orphan);
-	assert_int_equal(view_of(&f, orphan).generation, 2);
-	fixture_close(&f);
-}
-
 /* A daemon killed between two stores of a claim: the word is stored last, the row is still free. */
 static void half_claimed_row_is_free(void **state)
 {
@@ -175,7 +150,8 @@ static void half_claimed_row_is_free(void **state)
 	(void)state;
 	f.r.participant[0].pid = 100;
 	f.r.participant[0].start = 7;
-	assert_int_equal(participant_adopt(&f.r, is_alive), 0);
+	adopt_participants(&f.r, is_alive, FIXTURE_NOW);
+	assert_int_equal(participant_owner(&f.r, 0), 0);
 	assert_int_equal(view_of(&f, 0).state, PARTICIPANT_FREE);
 	assert_int_equal(participant_claim(&f.r, 300, 1, 0, FIXTURE_NOW), 0);
 	fixture_close(&f);
@@ -190,7 +166,8 @@ static void unknown_states_are_free(void **state)
 	f.r.participant[0].pid = 100;
 	f.r.participant[0].start = 7;
 	assert_int_equal(view_of(&f, 0).state, PARTICIPANT_FREE);
-	assert_int_equal(participant_adopt(&f.r, is_alive), 0);
+	adopt_participants(&f.r, is_alive, FIXTURE_NOW);
+	assert_int_equal(participant_owner(&f.r, 0), 0);
 	assert_int_equal(participant_claim(&f.r, 1, 1, 0, FIXTURE_NOW), 0);
 	assert_false(participant_view(&f.r, LAYOUT_PARTICIPANTS, &(struct participant_view){ 0 }));
 	fixture_close(&f);
@@ -205,7 +182,6 @@ int main(void)
 		cmocka_unit_test(adoption_keeps_the_living),
 		cmocka_unit_test(orphan_keeps_its_holds_and_comes_back),
 		cmocka_unit_test(free_row_is_nobodys),
-		cmocka_unit_test(orphans_that_die_are_reaped),
 		cmocka_unit_test(half_claimed_row_is_free),
 		cmocka_unit_test(unknown_states_are_free),
 	};
