@@ -32,7 +32,7 @@ int participant_claim(
 /* Daemon: the process is dead. Whoever calls it reaps what it held, hold_reap(), first. */
 void participant_release(struct region *r, uint32_t row);
 
-/* Daemon: its socket ended, and nothing proves its death. The row waits for it, or for the proof. */
+/* Daemon: its socket ended, and nothing proves its death. The row waits for it, or for a proof. */
 void participant_orphan(struct region *r, uint32_t row);
 
 /* What marks the holds of the row's process: hold_owner(); 0: nobody has the row. */
