@@ -421,8 +421,9 @@ static __attribute__((noinline)) enum bucket_outcome level_read_again(
 	return level_read(t, i, l);
 }
 
-/* A verdict on all; no time ends a wait for a settlement, so it is the longest. */
-static struct bucket_verdict read_all(const struct taking *t, struct level *levels)
+/* A verdict on all; no time ends a wait for a settlement, so it is the longest. Inline, as is all
+ * that follows until a lease is made: six limits take 56 ns instead of 65. */
+ALWAYS_INLINE struct bucket_verdict read_all(const struct taking *t, struct level *levels)
 {
 	struct bucket_verdict v = verdict(BUCKET_OK, BUCKET_NONE, 0);
 
@@ -464,10 +465,11 @@ static __attribute__((noinline)) enum bucket_outcome total_check_again(
  * that was read; and what was raised since is found by reading once more: a settlement for more
  * than was held, another rate, feedback. All of these change tat, or late.
  */
-ALWAYS_INLINE enum bucket_outcome total_check(const struct taking *t, uint32_t i, struct level *l)
+ALWAYS_INLINE enum bucket_outcome total_check(const struct taking *t, uint32_t i, uint8_t kind,
+	const struct layout_bucket *b, struct level *l)
 {
-	if (aux_likely(t->set->kind[i] == BUCKET_HELD && load_acquire(&l->b->tat) == l->tat &&
-		    load_acquire(&l->b->key) == t->set->key[i]))
+	if (aux_likely(kind == BUCKET_HELD && load_acquire(&b->tat) == l->tat &&
+		    load_acquire(&b->key) == t->set->key[i]))
 		return BUCKET_OK;
 	return total_check_again(t, i, l);
 }
@@ -477,21 +479,28 @@ ALWAYS_INLINE enum bucket_outcome total_check(const struct taking *t, uint32_t i
  * move of exactly the word that was read. The hold was claimed in this call, so it is ours and
  * empty, and each total has its entry: the how-manieth it is of the set.
  */
-ALWAYS_INLINE enum bucket_outcome total_take(
-	const struct taking *t, uint32_t i, uint32_t entry, struct level *l)
+ALWAYS_INLINE bool total_move(const struct taking *t, uint32_t row, uint32_t entry,
+	struct layout_bucket *b, const struct level *l)
 {
 	struct hold_change to = {
-		.word = &l->b->held, .total = HOLD_TOTAL_BUCKET(t->set->index[i]), .entry = entry
+		.word = &b->held,
+		.total = HOLD_TOTAL_BUCKET(row),
+		.entry = entry,
+		.units = l->units,
+		.value = (uint32_t)l->held + l->units,
 	};
-	enum bucket_outcome outcome;
 
-	for (int tries = 0; tries < BUCKET_TRIES_MAX; tries++) {
-		to.units = l->units;
-		to.value = (uint32_t)l->held + l->units;
-		if (aux_likely(hold_try(t->r, t->hold, &to, l->held)))
-			return total_check(t, i, l);
-		outcome = level_read_again(t, i, l);
-		if (outcome != BUCKET_OK)
+	return hold_try(t->r, t->hold, &to, l->held);
+}
+
+/* Another process was faster: the same with what is there now, if that conforms. */
+static __attribute__((noinline)) enum bucket_outcome total_contended(
+	const struct taking *t, uint32_t i, uint32_t entry, struct level *l)
+{
+	for (int tries = 1; tries < BUCKET_TRIES_MAX; tries++) {
+		enum bucket_outcome outcome = level_read_again(t, i, l);
+
+		if (outcome != BUCKET_OK || total_move(t, t->set->index[i], entry, l->b, l))
 			return outcome;
 	}
 	l->wait = WAIT_BUSY;
@@ -499,17 +508,21 @@ ALWAYS_INLINE enum bucket_outcome total_take(
 }
 
 ALWAYS_INLINE enum bucket_outcome level_take(
-	const struct taking *t, uint32_t i, uint32_t entry, struct level *l)
+	const struct taking *t, uint32_t i, uint8_t kind, uint32_t entry, struct level *l)
 {
 	uint32_t row = t->set->index[i];
+	struct layout_bucket *b = l->b;
+	enum bucket_outcome outcome = BUCKET_OK;
 
 	if (aux_unlikely(l->n == 0))
 		return BUCKET_OK;
-	if (t->set->kind[i] != BUCKET_RATE)
-		return total_take(t, i, entry, l);
-	if (aux_likely(rate_write(l->b, l)))
-		return BUCKET_OK;
-	return rate_take(t->r, row, t->set->key[i], l->n, t->rate_ns, l);
+	if (kind == BUCKET_RATE)
+		return aux_likely(rate_write(b, l)) ?
+			BUCKET_OK :
+			rate_take(t->r, row, t->set->key[i], l->n, t->rate_ns, l);
+	if (aux_unlikely(!total_move(t, row, entry, b, l)))
+		outcome = total_contended(t, i, entry, l);
+	return aux_likely(outcome == BUCKET_OK) ? total_check(t, i, kind, b, l) : outcome;
 }
 
 /* Undoes the first levels, the last one first. */
@@ -538,12 +551,13 @@ static inline void count_all(const struct taking *t, const struct level *levels)
 			count(&levels[i].b->admitted, levels[i].n);
 }
 
-static inline struct bucket_verdict take_all(const struct taking *t, struct level *levels)
+ALWAYS_INLINE struct bucket_verdict take_all(const struct taking *t, struct level *levels)
 {
 	for (uint32_t i = 0, entry = 0; i < t->count; i++) {
-		enum bucket_outcome outcome = level_take(t, i, entry, &levels[i]);
+		uint8_t kind = t->set->kind[i];
+		enum bucket_outcome outcome = level_take(t, i, kind, entry, &levels[i]);
 
-		entry += t->set->kind[i] != BUCKET_RATE;
+		entry += kind != BUCKET_RATE;
 		if (aux_likely(outcome == BUCKET_OK))
 			continue;
 		undo(t, i);
@@ -618,7 +632,7 @@ static uint32_t hint_of(const struct region *r, uint64_t owner, const struct buc
 }
 
 /* The levels are read and conform. */
-static struct bucket_verdict lease_all(struct taking *t, const struct bucket_cost *cost,
+ALWAYS_INLINE struct bucket_verdict lease_all(struct taking *t, const struct bucket_cost *cost,
 	struct level *levels, struct bucket_lease *lease)
 {
 	struct bucket_verdict v;

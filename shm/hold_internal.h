@@ -139,8 +139,9 @@ struct hold_change {
 	uint32_t value; /* of the total, after it */
 };
 
-/* false: the total is not as seen any more. A number is used once, also when it fails. */
-static inline bool hold_try(
+/* false: the total is not as seen any more. A number is used once, also when it fails. Inline: else
+ * the change is put together in memory, which takes longer than all the rest. */
+static inline __attribute__((always_inline)) bool hold_try(
 	const struct region *r, uint32_t hold, const struct hold_change *c, uint64_t seen)
 {
 	struct layout_hold *h = &r->hold[hold];
