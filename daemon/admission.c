@@ -88,6 +88,10 @@ static bool pass_breaker(struct region *region, const struct admission_ask *ask,
 		return true;
 	*probe = no_probe;
 	verdict_set(verdict, ADMISSION_E_OPEN, wait_ns);
+	verdict->providers = row != ask->target;
+	verdict->by_hand = wait_ns >= BREAKER_WAIT_FOREVER;
+	if (verdict->by_hand)
+		verdict->wait_ns = BUCKET_WAIT_SETTLEMENT;
 	return false;
 }
 
@@ -105,14 +109,26 @@ static void judge_one(const struct region *region, uint32_t row, uint64_t key,
 	breaker_record(region, probe->row == row ? probe : &none, report, now_ns, random);
 }
 
+/* A provider's models differ in their latency: what is one's says nothing of all. */
+static struct breaker_report providers_part(
+	const struct admission_ticket *t, const struct breaker_report *report)
+{
+	return (struct breaker_report){
+		.outcome = report->outcome,
+		.first_token_ns = t->target == TARGET_NONE ? report->first_token_ns : 0,
+	};
+}
+
 static void judge(const struct region *region, struct admission_ticket *t,
 	const struct breaker_report *report, uint64_t now_ns, uint64_t random)
 {
+	const struct breaker_report above = providers_part(t, report);
+
 	t->judged = true;
 	judge_one(region, t->target, t->target_key, &t->target_probe, t->target_proved, report,
 		now_ns, random);
 	judge_one(region, t->provider, t->provider_key, &t->provider_probe, t->provider_proved,
-		report, now_ns, random);
+		&above, now_ns, random);
 }
 
 /* ---- in flight ---- */
@@ -236,11 +252,12 @@ void admission_first_token(const struct region *region, struct admission_ticket 
 		.outcome = BREAKER_OK,
 		.first_token_ns = first_token_ns,
 	};
+	const struct breaker_report above = providers_part(ticket, &good);
 
 	if (!ticket->taken || ticket->judged)
 		return;
 	prove(region, &ticket->target_probe, &ticket->target_proved, &good, now_ns);
-	prove(region, &ticket->provider_probe, &ticket->provider_proved, &good, now_ns);
+	prove(region, &ticket->provider_probe, &ticket->provider_proved, &above, now_ns);
 }
 
 void admission_judge(const struct region *region, struct admission_ticket *ticket,
@@ -250,17 +267,16 @@ void admission_judge(const struct region *region, struct admission_ticket *ticke
 		.outcome = result->outcome,
 		.first_token_ns = result->first_token_ns,
 	};
-	const struct target_sample sample = {
-		.input_tokens = result->input_tokens,
-		.first_token_ns = result->first_token_ns,
-		.gap_ns = result->gap_ns,
-	};
+	struct target_sample sample;
 
 	if (!ticket->taken || ticket->judged)
 		return;
 	judge(region, ticket, &report, now_ns, random);
-	if (result->outcome == BREAKER_OK && target_is(region, ticket->target, ticket->target_key))
-		target_learn(region, ticket->target, &sample, now_ns);
+	if (result->outcome != BREAKER_OK || !target_is(region, ticket->target, ticket->target_key))
+		return;
+	sample = target_sample_of(region, ticket->target, result->input_tokens,
+		result->output_tokens, result->first_token_ns, result->duration_ns);
+	target_learn(region, ticket->target, &sample, now_ns);
 }
 
 static void end_common(
@@ -296,30 +312,6 @@ void admission_cancel(const struct region *region, struct admission_ticket *tick
 
 /* ---- feedback ---- */
 
-static_assert((int)FEEDBACK_REQUESTS == BUCKET_REQUESTS &&
-		(int)FEEDBACK_INPUT_TOKENS == BUCKET_INPUT_TOKENS &&
-		(int)FEEDBACK_OUTPUT_TOKENS == BUCKET_OUTPUT_TOKENS &&
-		(int)FEEDBACK_TOKENS == BUCKET_TOKENS &&
-		(int)FEEDBACK_MINUTE == BUCKET_SPAN_MINUTE &&
-		(int)FEEDBACK_DAY == BUCKET_SPAN_DAY && (int)FEEDBACK_MONTH == BUCKET_SPAN_MONTH,
-	"proto/feedback.h and shm/bucket_follow.h count alike");
-
-static void admission_follow(const struct region *region, const struct bucket_set *set,
-	const struct feedback *feedback, uint64_t now_ns)
-{
-	for (int w = 0; w < FEEDBACK_WINDOWS; w++)
-		for (int axis = 0; axis < FEEDBACK_AXES; axis++) {
-			const struct feedback_level *l = &feedback->level[w][axis];
-
-			if (l->has_limit || l->has_remaining)
-				bucket_follow(region, set, (enum bucket_resource)axis,
-					(enum bucket_span)w,
-					l->has_limit ? l->limit : BUCKET_FOLLOW_UNSAID,
-					l->has_remaining ? l->remaining : BUCKET_FOLLOW_UNSAID,
-					now_ns);
-		}
-}
-
 uint64_t admission_feedback(const struct region *region, const struct admission_ticket *ticket,
 	const struct feedback *feedback, enum admission_answer answer, uint64_t now_ns,
 	uint64_t random)
@@ -327,9 +319,11 @@ uint64_t admission_feedback(const struct region *region, const struct admission_
 	/* What has no row of its own is paused with its provider. */
 	uint32_t row = target_is(region, ticket->target, ticket->target_key) ? ticket->target :
 									       ticket->provider;
+	uint64_t limit[FEEDBACK_WINDOWS][FEEDBACK_AXES], remaining[FEEDBACK_WINDOWS][FEEDBACK_AXES];
 	uint64_t pause_ns;
 
-	admission_follow(region, &ticket->set, feedback, now_ns);
+	feedback_levels(feedback, limit, remaining);
+	bucket_follow_all(region, &ticket->set, limit, remaining, now_ns);
 	if (answer == ADMISSION_ANSWER_GOOD)
 		target_accepted(region, row);
 	if (answer != ADMISSION_ANSWER_LIMITED)

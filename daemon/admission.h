@@ -30,7 +30,7 @@ enum admission_outcome {
 	ADMISSION_OK = 0,
 	ADMISSION_E_LIMITED, /* wait_ns, limit */
 	ADMISSION_E_NEVER,   /* limit, burst: the cost can never fit */
-	ADMISSION_E_OPEN,    /* a breaker; wait_ns */
+	ADMISSION_E_OPEN,    /* a breaker; wait_ns, providers, by_hand */
 	ADMISSION_E_PAUSED,  /* the provider asked for a pause; wait_ns */
 	ADMISSION_E_NAME,    /* a limit applies to a name that is too long to have one */
 	ADMISSION_E_FULL,    /* the tables have no room for another user, or request in flight */
@@ -38,7 +38,10 @@ enum admission_outcome {
 
 struct admission_verdict {
 	enum admission_outcome outcome;
-	uint64_t wait_ns;              /* BUCKET_WAIT_SETTLEMENT: until another request ends */
+	uint64_t wait_ns; /* BUCKET_WAIT_SETTLEMENT: until another request ends, or an operator
+	                   * closes the breaker */
+	bool providers;   /* it is the provider's breaker, not the target's */
+	bool by_hand;     /* an operator opened it */
 	char limit[BUCKET_LABEL_TEXT]; /* "SCOPE NAME RESOURCE" of the blocking limit */
 	uint64_t burst, used, asked;   /* of the blocking limit, in its units */
 };
@@ -77,9 +80,9 @@ void admission_first_token(const struct region *region, struct admission_ticket 
  * when it went well. Once; without it, admission_end() counts it as neutral. */
 struct admission_result {
 	enum breaker_outcome outcome;
-	uint64_t input_tokens;
-	uint64_t first_token_ns; /* from the dispatch; 0: none came */
-	uint64_t gap_ns;         /* mean between tokens; 0: not known */
+	uint64_t input_tokens, output_tokens;
+	uint64_t first_token_ns; /* from the dispatch; 0: not known, or all came at once */
+	uint64_t duration_ns;    /* from the dispatch; 0: not known */
 };
 void admission_judge(const struct region *region, struct admission_ticket *ticket,
 	const struct admission_result *result, uint64_t now_ns, uint64_t random);

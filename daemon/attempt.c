@@ -3,9 +3,8 @@
 #include <stdio.h>
 #include "base/clock.h"
 #include "shm/estimate.h"
+#include "shm/latency.h"
 
-/* Output tokens to hold for a model of which nothing is known and that names no maximum. */
-#define ATTEMPT_OUTPUT_TOKENS 1024
 /* While an answer streams its tokens are counted low, since what was settled is not taken back; one
  * that was cut is counted as usual. */
 #define ATTEMPT_BYTES_PER_TOKEN_LOW 6
@@ -14,6 +13,14 @@
 /* More than that no answer costs: a provider that says so errs, and would close a limit for
  * years. */
 #define ATTEMPT_TOKENS_MAX UINT64_C(100000000)
+
+/* A client's deadline that passed in silence for that long is the provider's fault; where so many
+ * answers of the last minute are known, after their p99 instead, but never sooner than MIN. */
+#define ATTEMPT_SILENCE_NS (10 * NSEC_PER_SEC)
+#define ATTEMPT_SILENCE_MIN_NS NSEC_PER_SEC
+#define ATTEMPT_SILENCE_SAMPLES 20
+/* Between two tokens, of a target of which nothing is known. */
+#define ATTEMPT_GAP_NS (50 * NSEC_PER_MSEC)
 
 /* ---- asking ---- */
 
@@ -64,17 +71,12 @@ static void attempt_make_rows(const struct attempt_scene *scene, const struct co
 	}
 }
 
-/* A provider that charges at submission charges all that a request may use. */
 static void attempt_estimate(
 	const struct attempt_scene *scene, struct request *r, const struct route_target *t)
 {
-	bool reserve = r->catalog->config->providers[t->provider].reserve;
-	uint64_t fallback = t->max_tokens ? t->max_tokens : ATTEMPT_OUTPUT_TOKENS;
-
-	r->output_estimate = reserve && r->survey.max_tokens ?
-		r->survey.max_tokens :
-		estimate_output(
-			scene->region, t->model, r->ask.tag, r->survey.max_tokens, fallback);
+	r->output_estimate =
+		estimate_call(scene->region, t->model, r->ask.tag, r->survey.max_tokens,
+			t->max_tokens, r->catalog->config->providers[t->provider].reserve);
 }
 
 int attempt_rank(const struct attempt_scene *scene, struct request *r, struct route_chain *chain,
@@ -145,6 +147,24 @@ void attempt_admit(const struct attempt_scene *scene, struct request *r, uint64_
 	admission_acquire(scene->region, &ask, clock_boottime_ns(), &r->ticket, verdict);
 }
 
+/* Whose breaker it is, as llmkit breakers names it. */
+static void attempt_explain_open(const struct request *r, const struct admission_verdict *v,
+	const char *when, char text[ATTEMPT_TEXT_MAX])
+{
+	const char *provider = request_provider(r)->config->name;
+	struct str model = v->providers ? STR_NULL : request_target(r)->model;
+	const char *slash = model.length ? "/" : "";
+
+	if (v->by_hand)
+		snprintf(text, ATTEMPT_TEXT_MAX,
+			"the circuit breaker of %s%s%.*s was opened by hand: llmkit breakers close "
+			"%s%s%.*s",
+			provider, slash, STR_ARG(model), provider, slash, STR_ARG(model));
+	else
+		snprintf(text, ATTEMPT_TEXT_MAX, "the circuit breaker of %s%s%.*s is open: %s",
+			provider, slash, STR_ARG(model), when);
+}
+
 enum status attempt_explain(
 	const struct request *r, const struct admission_verdict *v, char text[ATTEMPT_TEXT_MAX])
 {
@@ -171,8 +191,7 @@ enum status attempt_explain(
 			v->limit, (unsigned long long)v->asked, (unsigned long long)v->burst);
 		return STATUS_NEVER_FITS;
 	case ADMISSION_E_OPEN:
-		snprintf(text, ATTEMPT_TEXT_MAX, "the circuit breaker of provider %s is open: %s",
-			provider, when);
+		attempt_explain_open(r, v, when, text);
 		return STATUS_CIRCUIT_OPEN;
 	case ADMISSION_E_PAUSED:
 		snprintf(text, ATTEMPT_TEXT_MAX, "provider %s asked for a pause: %s", provider,
@@ -228,10 +247,37 @@ uint64_t attempt_hear(const struct attempt_scene *scene, struct request *r, stru
 
 /* ---- ending ---- */
 
-/* What a breaker makes of it: the provider's faults count, the client's and our own do not. */
-static enum breaker_outcome attempt_outcome(enum status status)
+/* How long an answer may well take to begin, so that a client who gave up before says nothing of
+ * the provider: all but one of a hundred begin within p99. One that does not stream comes only with
+ * its last token. */
+static uint64_t attempt_patience(const struct region *region, const struct request *r)
 {
-	switch (status) {
+	uint32_t row = r->ticket.target != TARGET_NONE ? r->ticket.target : r->ticket.provider;
+	uint64_t now_ns = clock_boottime_ns(), wait_ns = ATTEMPT_SILENCE_NS;
+	struct target_view v;
+
+	if (latency_count(region, row, now_ns) >= ATTEMPT_SILENCE_SAMPLES)
+		wait_ns = max_u64(ATTEMPT_SILENCE_MIN_NS,
+			latency_percentile(region, row, 99, now_ns) * NSEC_PER_USEC);
+	if (r->plan.stream)
+		return wait_ns;
+	if (!target_view(region, row, &v) || !v.gap_us)
+		return wait_ns + r->output_estimate * ATTEMPT_GAP_NS;
+	return wait_ns + r->output_estimate * min_u64(v.gap_us * NSEC_PER_USEC, NSEC_PER_SEC);
+}
+
+static bool attempt_was_silent(
+	const struct region *region, const struct request *r, uint64_t now_ns)
+{
+	return r->sent && r->dispatched_ns && !r->first_token_ns && now_ns > r->dispatched_ns &&
+		now_ns - r->dispatched_ns >= attempt_patience(region, r);
+}
+
+/* What a breaker makes of it: the provider's faults count, the client's and our own do not. */
+static enum breaker_outcome attempt_outcome(
+	const struct region *region, const struct request *r, uint64_t now_ns)
+{
+	switch (r->failure.status) {
 	case STATUS_OK:
 		return BREAKER_OK;
 	case STATUS_PROVIDER_LIMITED:
@@ -248,6 +294,8 @@ static enum breaker_outcome attempt_outcome(enum status status)
 	case STATUS_MALFORMED:
 	case STATUS_REDIRECT:
 		return BREAKER_FAILED;
+	case STATUS_DEADLINE:
+		return attempt_was_silent(region, r, now_ns) ? BREAKER_FAILED : BREAKER_NEUTRAL;
 	default:
 		return BREAKER_NEUTRAL;
 	}
@@ -268,6 +316,9 @@ static struct bucket_cost attempt_used(const struct request *r)
 
 	if (r->http_status != 0 && r->http_status / 100 != 2)
 		return (struct bucket_cost){ 0 };
+	/* Some say at the begin how much has come by then. */
+	if (r->failure.status != STATUS_OK)
+		output = max_u64(output, r->received / ATTEMPT_BYTES_PER_TOKEN);
 	output = max_u64(output, r->progressed);
 	return (struct bucket_cost){
 		.input_tokens = input,
@@ -276,25 +327,22 @@ static struct bucket_cost attempt_used(const struct request *r)
 	};
 }
 
-/* Of an answer that did not stream nobody knows when its first token was made. */
-static struct admission_result attempt_result(const struct request *r, uint64_t now_ns)
+static struct admission_result attempt_result(
+	const struct region *region, const struct request *r, uint64_t now_ns)
 {
-	uint64_t tokens = r->usage.output > 0 ? (uint64_t)r->usage.output : 0;
-	uint64_t since_ns = r->dispatched_ns;
 	struct admission_result result = {
-		.outcome = attempt_outcome(r->failure.status),
+		.outcome = attempt_outcome(region, r, now_ns),
 		.input_tokens =
 			r->usage.input > 0 ? (uint64_t)r->usage.input : r->survey.input_tokens,
+		.output_tokens = r->usage.output > 0 ? (uint64_t)r->usage.output : 0,
 	};
 
-	if (!since_ns)
+	if (!r->dispatched_ns)
 		return result;
-	if (r->as_stream && r->first_token_ns > since_ns) {
-		result.first_token_ns = r->first_token_ns - since_ns;
-		since_ns = r->first_token_ns;
-	}
-	if (tokens > 1 && now_ns > since_ns)
-		result.gap_ns = (now_ns - since_ns) / (tokens - 1);
+	if (now_ns > r->dispatched_ns)
+		result.duration_ns = now_ns - r->dispatched_ns;
+	if (r->as_stream && r->first_token_ns > r->dispatched_ns)
+		result.first_token_ns = r->first_token_ns - r->dispatched_ns;
 	return result;
 }
 
@@ -306,7 +354,7 @@ void attempt_end(const struct attempt_scene *scene, struct request *r, uint64_t 
 
 	if (!r->ticket.taken)
 		return;
-	result = attempt_result(r, loop_now(r->loop));
+	result = attempt_result(scene->region, r, loop_now(r->loop));
 	used = attempt_used(r);
 	admission_judge(scene->region, &r->ticket, &result, now_ns, random);
 	if (result.outcome == BREAKER_OK && r->usage.output > 0)

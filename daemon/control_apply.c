@@ -1,5 +1,6 @@
 #include "daemon/control_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,103 +14,56 @@
 #include "shm/router.h"
 #include "shm/target.h"
 
-#define APPLY_TEMPLATES (BUCKET_SCOPE_MASKS * BUCKET_RESOURCES)
+#define APPLY_BURST_MAX UINT64_C(1000000000000) /* of a limit: shm/bucket_table.h */
 
 /* ---- limits ---- */
 
-static struct bucket_limit apply_limit(const struct config_limit *l)
-{
-	return (struct bucket_limit){
-		.scope = l->scope,
-		.resource = l->resource,
-		.kind = l->kind,
-		.origin = BUCKET_ORIGIN_CONFIG,
-		.name = str_of(l->name),
-		.limit = l->limit,
-		.window_ns = l->window_ns,
-		.burst = l->burst,
-	};
-}
-
-/* The row of exactly this limit: for a while there may be one of the other kind, too. */
-static uint32_t apply_find(const struct region *r, const struct config_limit *l)
-{
-	struct bucket_set set = { 0 };
-
-	if (bucket_set_add(&set, r, l->scope, l->resource, str_of(l->name)))
-		for (uint32_t i = 0; i < set.count; i++)
-			if (set.kind[i] == l->kind)
-				return set.index[i];
-	return BUCKET_NONE;
-}
-
-/* Frees the rows of limits that are no longer wanted: before new ones are made, so that these find
- * room even when all change. */
-static int apply_retire_limits(struct control *c, const struct config *config)
-{
-	aux_cleanup(freep) bool *keep = calloc(c->region.buckets, sizeof(*keep));
-
-	if (!keep)
-		return error_origin(-ENOMEM);
-	for (unsigned i = 0; i < config->limit_count; i++) {
-		uint32_t row = apply_find(&c->region, &config->limits[i]);
-
-		if (row != BUCKET_NONE)
-			keep[row] = true;
-	}
-	bucket_retire(&c->region, keep);
-	return 0;
-}
-
-/* Units owed or in flight where the same limit counts in the other kind ("reserve" was switched).
- */
-static uint64_t apply_other_debt(
-	const struct region *r, const struct config_limit *l, uint64_t now_ns)
-{
-	struct bucket_set set = { 0 };
-	struct bucket_view v;
-
-	bucket_set_add(&set, r, l->scope, l->resource, str_of(l->name));
-	for (uint32_t i = 0; i < set.count; i++)
-		if (set.kind[i] != l->kind && bucket_view(r, set.index[i], now_ns, &v))
-			return v.owed + v.held;
-	return 0;
-}
-
-/* rows and debts: one per limit. */
-static int apply_make_limits(struct control *c, const struct config *config, uint32_t *rows,
-	const uint64_t *debts, uint64_t now_ns)
+static int apply_make_limits(
+	struct control *c, const struct config *config, uint32_t *rows, uint64_t now_ns)
 {
 	for (unsigned i = 0; i < config->limit_count; i++) {
-		const struct bucket_limit limit = apply_limit(&config->limits[i]);
+		const struct bucket_limit limit = control_limit(&config->limits[i]);
 		int row = bucket_configure(&c->region, &limit, now_ns);
 
 		if (row < 0)
 			return error_trace(row);
 		rows[i] = (uint32_t)row;
-		if (debts[i])
-			bucket_raise(&c->region, rows[i], debts[i], now_ns);
 	}
 	return 0;
 }
 
+static void apply_retire_limits(struct control *c, const struct config *config, bool *keep)
+{
+	memset(keep, 0, c->region.buckets * sizeof(*keep));
+	for (unsigned i = 0; i < config->limit_count; i++)
+		control_mark_limit(&c->region, &config->limits[i], keep);
+	bucket_retire(&c->region, keep);
+}
+
+/*
+ * What is new is made beside what is old, which goes last: who looks at a limit meanwhile finds the
+ * old one, both or the new one, and where this fails the old ones have never been away. Where the
+ * table has no room for both, what is no longer wanted goes first; meanwhile names without a limit
+ * wait for us.
+ */
 static int apply_limits(
 	struct control *c, const struct config *config, uint32_t *rows, uint64_t now_ns)
 {
-	struct bucket_limit templates[APPLY_TEMPLATES];
-	aux_cleanup(freep) uint64_t *debts = calloc(config->limit_count + 1, sizeof(*debts));
-	int r = debts ? 0 : error_origin(-ENOMEM);
+	struct bucket_limit templates[CONTROL_TEMPLATES];
+	aux_cleanup(freep) bool *keep = calloc(c->region.buckets, sizeof(*keep));
+	int r = keep ? apply_make_limits(c, config, rows, now_ns) : error_origin(-ENOMEM);
 
-	for (unsigned i = 0; r == 0 && i < config->limit_count; i++)
-		debts[i] = apply_other_debt(&c->region, &config->limits[i], now_ns);
-	if (r == 0)
-		r = apply_retire_limits(c, config);
-	if (r == 0)
-		r = apply_make_limits(c, config, rows, debts, now_ns);
-	for (unsigned i = 0; i < config->template_count && i < APPLY_TEMPLATES; i++)
-		templates[i] = apply_limit(&config->templates[i]);
+	if (r == -ENOSPC) {
+		bucket_doubt(&c->region);
+		apply_retire_limits(c, config, keep);
+		r = apply_make_limits(c, config, rows, now_ns);
+	}
+	for (unsigned i = 0; i < config->template_count && i < CONTROL_TEMPLATES; i++)
+		templates[i] = control_limit(&config->templates[i]);
 	if (r == 0)
 		r = bucket_set_templates(&c->region, templates, config->template_count, now_ns);
+	if (r == 0)
+		apply_retire_limits(c, config, keep);
 	return error_trace(r);
 }
 
@@ -130,26 +84,6 @@ static void apply_breaker(
 		breaker_force_close(&c->region, row, now_ns);
 }
 
-/* "PROVIDER" or "PROVIDER/MODEL"; false: too long. */
-static bool apply_name(
-	const char *provider, const char *model, char name[TARGET_NAME_TEXT], struct str *out)
-{
-	int n = snprintf(
-		name, TARGET_NAME_TEXT, "%s%s%s", provider, model ? "/" : "", model ? model : "");
-
-	*out = str_make(name, n < TARGET_NAME_TEXT ? (size_t)n : 0);
-	return n < TARGET_NAME_TEXT;
-}
-
-static uint32_t apply_find_target(const struct control *c, const char *provider, const char *model)
-{
-	char text[TARGET_NAME_TEXT];
-	struct str name;
-
-	return apply_name(provider, model, text, &name) ? target_find(&c->region, name, NULL) :
-							  TARGET_NONE;
-}
-
 static int apply_target(struct control *c, const struct config *config, const char *provider,
 	const char *model, struct target_config *t, const struct breaker_settings *breaker,
 	bool *keep)
@@ -157,7 +91,7 @@ static int apply_target(struct control *c, const struct config *config, const ch
 	char name[TARGET_NAME_TEXT];
 	int row;
 
-	if (!apply_name(provider, model, name, &t->name)) {
+	if (!control_target_name(provider, model, name, &t->name)) {
 		log_error("target's name is too long provider=%s model=%s", provider, model);
 		return error_origin(-ENAMETOOLONG);
 	}
@@ -179,6 +113,8 @@ static int apply_provider(
 		.price_output = -1,
 		.price_cached = -1,
 		.capabilities = TARGET_CAPABILITIES,
+		.traits = p->reserve ? TARGET_RESERVE : 0,
+		.label = config_key_label(p),
 		.available = usable,
 	};
 
@@ -196,6 +132,8 @@ static int apply_model(struct control *c, const struct config *config, const str
 		.price_cached = m->price.cached_input,
 		.context = m->context,
 		.capabilities = m->capabilities,
+		.max_tokens = m->max_tokens,
+		.traits = TARGET_PLAIN,
 		.available = usable,
 	};
 
@@ -215,7 +153,7 @@ static int apply_route_target(struct control *c, const struct config *config,
 		.capabilities = TARGET_CAPABILITIES,
 		.available = usable,
 	};
-	uint32_t row = apply_find_target(c, p->name, from->model);
+	uint32_t row = control_find_target(c, p->name, from->model);
 
 	if (row != TARGET_NONE && keep[row])
 		return (int)row;
@@ -231,10 +169,13 @@ static int apply_route(struct control *c, const struct config *config,
 		.weight_cost = from->weight_cost,
 		.weight_latency = from->weight_latency,
 		.weight_reliability = from->weight_reliability,
+		.price_cap_nanousd = from->price_cap_nanousd,
+		.patience_ns = from->patience_ns,
 	};
 	int row;
 
-	for (unsigned i = 0; i < from->target_count && i < ROUTER_CANDIDATES; i++) {
+	assert(from->target_count <= ROUTER_CANDIDATES);
+	for (unsigned i = 0; i < from->target_count; i++) {
 		const struct config_target *t = &from->targets[i];
 
 		row = apply_route_target(c, config, t, !usable || usable[t->provider], keep_target);
@@ -250,36 +191,26 @@ static int apply_route(struct control *c, const struct config *config,
 	return 0;
 }
 
-static void apply_mark(const struct control *c, const char *provider, const char *model, bool *keep)
+/* Where the table has no room for routes that come beside those that go, these go first. */
+static int apply_retire_routes(struct control *c, const struct config *config)
 {
-	uint32_t row = apply_find_target(c, provider, model);
-
-	if (row != TARGET_NONE)
-		keep[row] = true;
-}
-
-/* Those that the configuration names, and those that routes in force lead to: clients go by them.
- */
-static void apply_mark_targets(const struct control *c, const struct config *config, bool *keep)
-{
+	aux_cleanup(freep) bool *keep = calloc(c->region.routes, sizeof(*keep));
+	uint32_t used = 0, kept = 0;
 	struct router_route route;
 
-	for (unsigned i = 0; i < config->provider_count; i++)
-		apply_mark(c, config->providers[i].name, NULL, keep);
-	for (unsigned i = 0; i < config->model_count; i++)
-		apply_mark(c, config->providers[config->models[i].provider].name,
-			config->models[i].name, keep);
-	for (unsigned i = 0; i < config->route_count; i++)
-		for (unsigned k = 0; k < config->routes[i].target_count; k++)
-			apply_mark(c, config->providers[config->routes[i].targets[k].provider].name,
-				config->routes[i].targets[k].model, keep);
+	if (!keep)
+		return error_origin(-ENOMEM);
 	for (uint32_t i = 0; i < c->region.routes; i++) {
 		if (!router_view(&c->region, i, &route))
 			continue;
-		for (unsigned k = 0; k < route.count; k++)
-			if (route.target[k].row < c->region.targets)
-				keep[route.target[k].row] = true;
+		for (unsigned k = 0; k < config->route_count && !keep[i]; k++)
+			keep[i] = str_is(route.name, config->routes[k].name);
+		used++;
+		kept += keep[i];
 	}
+	if (used + config->route_count - kept > c->region.routes)
+		router_retire(&c->region, keep);
+	return 0;
 }
 
 /* Frees the rows of targets that are no longer wanted, as those that clients named: before new ones
@@ -290,17 +221,38 @@ static int apply_retire_targets(struct control *c, const struct config *config)
 
 	if (!keep)
 		return error_origin(-ENOMEM);
-	apply_mark_targets(c, config, keep);
+	control_mark_targets(c, config, keep);
 	target_retire(&c->region, keep);
 	return 0;
+}
+
+/* What an operator opened stays open until he closes it, also where only clients name it. */
+static int apply_forced(
+	struct control *c, const struct config *config, const bool *usable, bool *keep)
+{
+	struct config_target from = { 0 };
+	struct target_view v;
+	const char *model;
+	int r = 0;
+
+	for (uint32_t i = 0; r >= 0 && i < c->region.targets; i++) {
+		model = keep[i] ? NULL : control_forced_model(c, config, i, &v, &from.provider);
+		if (!model)
+			continue;
+		from.model = v.name + (model - v.name);
+		r = apply_route_target(c, config, &from, !usable || usable[from.provider], keep);
+	}
+	return r;
 }
 
 static int apply_targets(struct control *c, const struct config *config, const bool *usable)
 {
 	aux_cleanup(freep) bool *target = calloc(c->region.targets, sizeof(*target));
 	aux_cleanup(freep) bool *route = calloc(c->region.routes, sizeof(*route));
-	int r = target && route ? apply_retire_targets(c, config) : error_origin(-ENOMEM);
+	int r = target && route ? apply_retire_routes(c, config) : error_origin(-ENOMEM);
 
+	if (r == 0)
+		r = apply_retire_targets(c, config);
 	for (unsigned i = 0; r >= 0 && i < config->provider_count; i++)
 		r = apply_provider(c, config, i, !usable || usable[i], target);
 	for (unsigned i = 0; r >= 0 && i < config->model_count; i++) {
@@ -310,6 +262,8 @@ static int apply_targets(struct control *c, const struct config *config, const b
 	}
 	for (unsigned i = 0; r >= 0 && i < config->route_count; i++)
 		r = apply_route(c, config, &config->routes[i], usable, target, route);
+	if (r >= 0)
+		r = apply_forced(c, config, usable, target);
 	if (r < 0)
 		return error_trace(r);
 	router_retire(&c->region, route);
@@ -319,72 +273,14 @@ static int apply_targets(struct control *c, const struct config *config, const b
 
 /* ---- all of it ---- */
 
-/* A template is checked under some name. */
-static bool apply_is_valid(const struct config_limit *l)
-{
-	const struct str any = str_of("x");
-	const struct bucket_names names = { any, any, any, any };
-	struct bucket_limit limit = apply_limit(l);
-	char name[BUCKET_NAME_TEXT];
-
-	if (!l->name && bucket_join(l->scope, &names, name))
-		limit.name = str_of(name);
-	return bucket_limit_is_valid(&limit);
-}
-
-static int apply_check_limit(const struct config_limit *l)
-{
-	if (apply_is_valid(l))
-		return 0;
-	log_error("limit out of range: burst or window is too large scope=%s name=%s resource=%s",
-		bucket_scope_name(l->scope), l->name ? l->name : "(each)",
-		bucket_resource_name(l->resource));
-	return error_origin(-ERANGE);
-}
-
-static int apply_check_limits(const struct config *config)
-{
-	int r = 0;
-
-	for (unsigned i = 0; r == 0 && i < config->limit_count; i++)
-		r = apply_check_limit(&config->limits[i]);
-	for (unsigned i = 0; r == 0 && i < config->template_count; i++)
-		r = apply_check_limit(&config->templates[i]);
-	return r;
-}
-
-/* Whether all can be set: room and ranges. */
-static int apply_check(const struct control *c, const struct config *config)
-{
-	unsigned targets = config->provider_count + config->model_count;
-
-	if (config->limit_count > c->region.buckets) {
-		log_error("too many limits: %u configured, room for %u", config->limit_count,
-			c->region.buckets);
-		return error_origin(-ENOSPC);
-	}
-	if (targets > c->region.targets || config->route_count > c->region.routes) {
-		log_error("too many models or routes: %u and %u configured, room for %u and %u "
-			  "(see \"tables\")",
-			targets, config->route_count, c->region.targets, c->region.routes);
-		return error_origin(-ENOSPC);
-	}
-	if (config->template_count > c->region.templates ||
-		config->template_count > APPLY_TEMPLATES) {
-		log_error("too many templates of limits: %u configured, room for %u",
-			config->template_count, c->region.templates);
-		return error_origin(-ENOSPC);
-	}
-	return apply_check_limits(config);
-}
-
+/* Targets first: where they fail, no limit has changed. */
 static int apply_all(struct control *c, const struct config *config, const bool *usable,
 	uint32_t *rows, uint64_t now_ns)
 {
-	int r = apply_limits(c, config, rows, now_ns);
+	int r = apply_targets(c, config, usable);
 
 	if (r == 0)
-		r = apply_targets(c, config, usable);
+		r = apply_limits(c, config, rows, now_ns);
 	if (r == 0)
 		bucket_roll(&c->region, now_ns, clock_unix_ns());
 	return error_trace(r);
@@ -393,8 +289,11 @@ static int apply_all(struct control *c, const struct config *config, const bool 
 /* What is in force stays in force: what failed half-way is undone. */
 static void apply_restore(struct control *c, uint64_t now_ns)
 {
-	int r = c->config ? apply_all(c, c->config, c->usable, c->limit_row, now_ns) : 0;
+	int r;
 
+	if (!c->config)
+		return;
+	r = apply_all(c, c->config, c->usable, c->limit_row, now_ns);
 	if (r < 0)
 		log_error("the limits of the old configuration are not complete: restart llmkitd "
 			  "errno=%d (%s)",
@@ -415,7 +314,7 @@ int control_configure(struct control *c, const struct config *config, const bool
 	aux_cleanup(freep) uint32_t *rows = calloc(config->limit_count + 1, sizeof(*rows));
 	aux_cleanup(freep) bool *copy = apply_copy_usable(config, usable);
 	uint64_t now_ns = clock_boottime_ns();
-	int r = rows && copy ? apply_check(c, config) : error_origin(-ENOMEM);
+	int r = rows && copy ? control_check(c, config) : error_origin(-ENOMEM);
 
 	if (r == 0) {
 		r = apply_all(c, config, copy, rows, now_ns);
@@ -448,13 +347,25 @@ static void apply_tell_limit(struct control *c, uint32_t row, uint64_t limit, ui
 	event_add(&c->region, &event);
 }
 
+/* With a limit that is heard, the burst that is configured grows or shrinks. */
+static uint64_t apply_burst(const struct config_limit *l, uint64_t heard)
+{
+	const uint64_t most = l->kind == BUCKET_HELD ? BUCKET_HELD_MAX - 1 : APPLY_BURST_MAX;
+	unsigned __int128 burst = (unsigned __int128)l->burst * heard + l->limit - 1;
+
+	if (!l->automatic)
+		return min_u64(l->burst, heard);
+	burst /= l->limit;
+	return burst < most ? (uint64_t)burst : most;
+}
+
 /* A provider that names a lower limit is believed; a higher one than ours only where that is asked
  * for: else it ends what a lower one has brought. */
 static void apply_follow(
 	struct control *c, const struct config_limit *l, uint32_t row, uint64_t now_ns)
 {
 	uint64_t heard = bucket_heard(&c->region, row);
-	struct bucket_limit limit = apply_limit(l);
+	struct bucket_limit limit = control_limit(l);
 	struct bucket_view v;
 
 	if (!heard || !bucket_view(&c->region, row, now_ns, &v))
@@ -462,7 +373,7 @@ static void apply_follow(
 	if (!l->automatic)
 		heard = min_u64(heard, l->limit);
 	limit.limit = heard;
-	limit.burst = l->automatic ? heard : min_u64(l->burst, heard);
+	limit.burst = apply_burst(l, heard);
 	if (v.limit == heard || bucket_configure(&c->region, &limit, now_ns) < 0)
 		return;
 	log_notice("limit follows the provider scope=%s name=%s resource=%s limit=%llu configured="
@@ -488,6 +399,13 @@ int control_resolve(struct control *c, const struct bucket_names *names)
 
 /* ---- an operator's acts ---- */
 
+/* The next 429 is the first again. */
+static void act_end_pause(struct control *c, uint32_t row)
+{
+	target_unpause(&c->region, row);
+	target_accepted(&c->region, row);
+}
+
 static enum status act_on_breaker(struct control *c, struct str verb, uint32_t row)
 {
 	uint64_t now_ns = clock_boottime_ns();
@@ -496,8 +414,10 @@ static enum status act_on_breaker(struct control *c, struct str verb, uint32_t r
 		breaker_force_open(&c->region, row, now_ns);
 	else if (str_is(verb, "breaker-close"))
 		breaker_force_close(&c->region, row, now_ns);
-	else
+	else {
 		breaker_reset(&c->region, row, now_ns);
+		act_end_pause(c, row);
+	}
 	return STATUS_OK;
 }
 
@@ -559,6 +479,55 @@ static uint32_t act_find_limit(const struct control *c, struct str label)
 	return row;
 }
 
+/* What limits know a target by: "PROVIDER/MODEL" or "PROVIDER". Views into *v and the
+ * configuration. */
+static struct bucket_names act_target_names(const struct control *c, const struct target_view *v)
+{
+	const char *slash = strchr(v->name, '/');
+	struct bucket_names names = { .provider = str_of(v->name) };
+	int i;
+
+	if (slash) {
+		names.provider.length = (size_t)(slash - v->name);
+		names.model = str_of(slash + 1);
+	}
+	i = c->config ? config_find_provider(c->config, names.provider) : -1;
+	if (i >= 0)
+		names.key = config_key_label(&c->config->providers[i]);
+	return names;
+}
+
+/* A limit with a user covers none: no provider knows of it. */
+static bool act_covers(const struct control *c, uint32_t row, const struct bucket_view *limit,
+	const struct target_view *v)
+{
+	const struct bucket_names names = act_target_names(c, v);
+	struct bucket_set set = { 0 };
+	char name[BUCKET_NAME_TEXT];
+
+	if (!bucket_join(limit->scope, &names, name) ||
+		!bucket_set_add(&set, &c->region, limit->scope, limit->resource, str_of(name)))
+		return false;
+	for (uint32_t i = 0; i < set.count; i++)
+		if (set.index[i] == row)
+			return true;
+	return false;
+}
+
+/* A 429 pauses a target and its limits: both are over. */
+static void act_resume(struct control *c, uint32_t row, uint64_t now_ns)
+{
+	struct bucket_view limit;
+	struct target_view v;
+
+	bucket_unpause(&c->region, row);
+	if (!bucket_view(&c->region, row, now_ns, &limit))
+		return;
+	for (uint32_t i = 0; i < c->region.targets; i++)
+		if (target_view(&c->region, i, &v) && act_covers(c, row, &limit, &v))
+			act_end_pause(c, i);
+}
+
 static enum status act_on_limit(
 	struct control *c, struct str verb, struct str name, struct buffer *why)
 {
@@ -569,10 +538,11 @@ static enum status act_on_limit(
 		buffer_printf(why, "no limit \"%.*s\"; llmkit limits lists them", STR_ARG(name));
 		return STATUS_BAD_REQUEST;
 	}
+	log_notice("operator: %.*s %.*s", STR_ARG(verb), STR_ARG(name));
 	if (str_is(verb, "limit-reset"))
 		bucket_reset(&c->region, row, now_ns);
 	else
-		bucket_unpause(&c->region, row);
+		act_resume(c, row, now_ns);
 	return STATUS_OK;
 }
 

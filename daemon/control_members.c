@@ -101,15 +101,20 @@ static void orphan_watch(struct control *c, uint32_t row, uint64_t pid)
 	list_push(&c->orphans, &o->node);
 }
 
-/* Its process is back, or buried. */
-static void orphan_forget(struct control *c, uint32_t row)
+/* Its process is back, or buried. Whether it was waited for. */
+static bool orphan_forget(struct control *c, uint32_t row)
 {
+	bool found = false;
+
 	list_for_each_safe (node, &c->orphans) {
 		struct orphan *o = container_of(node, struct orphan, node);
 
-		if (o->row == row)
-			orphan_free(o);
+		if (o->row != row)
+			continue;
+		orphan_free(o);
+		found = true;
 	}
+	return found;
 }
 
 /* pidfd_open() first, then whether it is still the same process: so no other can slip in. */
@@ -141,9 +146,10 @@ int control_claim(struct control *c, pid_t pid, uid_t uid, uint64_t *owner)
 	row = participant_claim(&c->region, (uint64_t)pid, start, uid, now_ns);
 	if (row < 0)
 		return row;
-	orphan_forget(c, (uint32_t)row);
 	*owner = participant_owner(&c->region, (uint32_t)row);
-	member_tell(c, (uint32_t)row, 1, (uint64_t)pid, now_ns);
+	/* Who comes back had not gone: that is told when it dies. */
+	if (!orphan_forget(c, (uint32_t)row))
+		member_tell(c, (uint32_t)row, 1, (uint64_t)pid, now_ns);
 	return row;
 }
 

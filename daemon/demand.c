@@ -1,6 +1,5 @@
 #include "daemon/demand.h"
 
-#include <string.h>
 #include "base/aux.h"
 
 #define DEMAND_NONE UINT32_MAX
@@ -10,22 +9,14 @@ void demand_forget(struct demand *d)
 	*d = (struct demand){ 0 };
 }
 
-/* Retires this row alone. */
-static bool demand_evict(struct region *region, uint32_t row)
+/* What an operator opened stays open: nobody tries it, so it would be the first to go. */
+static bool demand_is_idle(
+	const struct region *region, uint32_t row, const struct target_view *v, uint64_t now_ns)
 {
-	aux_cleanup(freep) bool *keep = malloc(region->targets * sizeof(*keep));
+	struct breaker_view b;
 
-	if (!keep)
-		return false;
-	memset(keep, true, region->targets * sizeof(*keep));
-	keep[row] = false;
-	target_retire(region, keep);
-	return true;
-}
-
-static bool demand_is_idle(const struct target_view *v, uint64_t now_ns)
-{
-	return v->pending == 0 && v->pause_ns <= now_ns;
+	return v->pending == 0 && v->pause_ns <= now_ns &&
+		!(breaker_view(region, row, now_ns, &b) && b.forced);
 }
 
 /* A place that is not in use, or the one that may be used again; DEMAND_NONE: neither. */
@@ -38,20 +29,13 @@ static uint32_t demand_place(const struct demand *d, const struct region *region
 	for (uint32_t i = 0; i < max; i++) {
 		if (!target_is(region, d->made[i].row, d->made[i].key))
 			return i;
-		if (!target_view(region, d->made[i].row, &v) || !demand_is_idle(&v, now_ns) ||
-			v.tried_ns >= oldest_ns)
+		if (!target_view(region, d->made[i].row, &v) || v.tried_ns >= oldest_ns ||
+			!demand_is_idle(region, d->made[i].row, &v, now_ns))
 			continue;
 		oldest_ns = v.tried_ns;
 		oldest = i;
 	}
 	return oldest;
-}
-
-static bool demand_is_available(const struct region *region, uint32_t provider)
-{
-	struct target_view v;
-
-	return target_view(region, provider, &v) && v.available;
 }
 
 bool demand_make(struct demand *d, struct region *region, const struct target_config *target,
@@ -63,10 +47,9 @@ bool demand_make(struct demand *d, struct region *region, const struct target_co
 
 	if (at == DEMAND_NONE)
 		return false;
-	if (target_is(region, d->made[at].row, d->made[at].key) &&
-		!demand_evict(region, d->made[at].row))
-		return false;
-	own.available = demand_is_available(region, target->provider);
+	if (target_is(region, d->made[at].row, d->made[at].key))
+		target_retire_one(region, d->made[at].row);
+	own.available = target_is_available(region, target->provider);
 	row = target_configure(region, &own);
 	if (row < 0)
 		return false;

@@ -4,10 +4,10 @@
  * Targets that clients name and nobody configured: each gets a row of the region's table when it
  * is first asked for, so that its breaker, its pauses and its latency are known. Names are the
  * clients' choice, so the rows are bounded: at most DEMAND_ROWS, and a quarter of the table.
- * After that the least recently tried one with nothing in flight and no pause makes room; while
- * there is none, a new name goes by its provider's row. What is configured is never touched. A
- * reload retires them all; who is asked for again finds what was learned. A stage over shm/; one
- * thread.
+ * After that the least recently tried one with nothing in flight and no pause, which no operator
+ * opened, makes room; while there is none, a new name goes by its provider's row. What is
+ * configured is never touched. A reload retires them all but those that an operator opened; who is
+ * asked for again finds what was learned. A stage over shm/; one thread.
  */
 
 #include <stdbool.h>

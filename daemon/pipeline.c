@@ -134,6 +134,8 @@ static enum verdict request_refuse_route(struct request *r, int outcome, struct 
 		return request_fail(r, STATUS_UNKNOWN_MODEL, why);
 	case ROUTE_E_CONTEXT:
 		return request_fail(r, STATUS_CONTEXT_LENGTH, why);
+	case ROUTE_E_OPEN:
+		return request_fail(r, STATUS_CIRCUIT_OPEN, why);
 	case ROUTE_E_NO_TARGET:
 		return request_fail(r, STATUS_NO_TARGET, why);
 	default:
@@ -385,8 +387,7 @@ static enum verdict request_finish_answer(struct request *r)
 
 	if (r->http_status / 100 != 2)
 		return request_refused(r);
-	status = request_decoded(
-		r, format_decoder_finish(r->decoder, r->as_stream, &r->usage, &end, &error));
+	status = request_decoded(r, format_decoder_finish(r->decoder, r->as_stream, &end, &error));
 	if (status != STATUS_OK)
 		return request_fail_answer(r, status, &error);
 	snprintf(r->finish_reason, sizeof(r->finish_reason), "%.*s", STR_ARG(end.finish_reason));
@@ -434,8 +435,10 @@ static void request_end_attempt(struct request *r)
 		exchange_abort(r->exchange);
 	}
 	r->exchange = NULL;
-	if (r->decoder)
+	if (r->decoder) {
 		r->received = format_decoder_received(r->decoder);
+		r->usage = format_decoder_usage(r->decoder);
+	}
 	r->decoder = format_decoder_free(r->decoder);
 	buffer_deinit(&r->error_body);
 	free(r->feedback);

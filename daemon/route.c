@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include "shm/breaker.h"
 #include "shm/target.h"
 
 static struct route_target *route_add(struct route_chain *chain, unsigned provider,
@@ -24,16 +25,11 @@ static struct route_target *route_add(struct route_chain *chain, unsigned provid
 	return t;
 }
 
-static const struct config_model *route_find_model(
-	const struct config *config, struct str name, int provider);
-
-static void route_add_configured(
-	struct route_chain *chain, const struct config *config, const struct config_target *from)
+static void route_add_configured(struct route_chain *chain, const struct config_target *from)
 {
+	const struct config_model *m = from->row;
 	struct route_target *t = route_add(chain, from->provider, str_of(from->upstream),
-		str_of(from->model), from->max_tokens);
-	const struct config_model *m =
-		route_find_model(config, str_of(from->model), (int)from->provider);
+		str_of(from->model), m ? m->max_tokens : 0);
 
 	if (!t)
 		return;
@@ -68,24 +64,10 @@ static int route_by_name(const struct config *config, struct str route, struct r
 			continue;
 		chain->route = found;
 		for (unsigned k = 0; k < found->target_count; k++)
-			route_add_configured(chain, config, &found->targets[k]);
+			route_add_configured(chain, &found->targets[k]);
 		return ROUTE_OK;
 	}
 	return route_unknown_route(config, route, why);
-}
-
-static const struct config_model *route_find_model(
-	const struct config *config, struct str name, int provider)
-{
-	for (unsigned i = 0; i < config->model_count; i++) {
-		const struct config_model *m = &config->models[i];
-
-		if (provider >= 0 && m->provider != (unsigned)provider)
-			continue;
-		if (str_is(name, m->name) || (provider >= 0 && str_is(name, m->upstream)))
-			return m;
-	}
-	return NULL;
 }
 
 static void route_add_row(struct route_chain *chain, const struct config_model *m)
@@ -101,7 +83,7 @@ static void route_add_row(struct route_chain *chain, const struct config_model *
 static void route_add_model(
 	const struct config *config, unsigned provider, struct str name, struct route_chain *chain)
 {
-	const struct config_model *m = route_find_model(config, name, (int)provider);
+	const struct config_model *m = config_find_model(config, name, (int)provider);
 
 	if (m)
 		route_add_row(chain, m);
@@ -133,7 +115,7 @@ static int route_unknown_model(const struct config *config, struct str model, st
 static int route_by_model(const struct config *config, struct str model, struct route_chain *chain,
 	struct buffer *why)
 {
-	const struct config_model *m = route_find_model(config, model, -1);
+	const struct config_model *m = config_find_model(config, model, -1);
 	const char *slash = memchr(model.data, '/', model.length);
 	int provider = -1;
 
@@ -224,23 +206,73 @@ static bool route_must_wait(enum router_reason reason)
 	return reason == ROUTER_OUT_BUDGET || reason == ROUTER_OUT_PAUSED;
 }
 
+/* For a breaker, which time or an operator will close; all else is as it is. */
+static bool route_is_open(const struct router_decision *d)
+{
+	for (unsigned i = d->usable; i < d->count; i++)
+		if (d->choice[i].reason == ROUTER_OUT_BREAKER)
+			return true;
+	return false;
+}
+
+static bool route_is_forced(const struct region *region, uint32_t row, uint64_t now_ns)
+{
+	struct breaker_view v;
+
+	return breaker_view(region, row, now_ns, &v) && v.forced;
+}
+
+/* Usually an operator's: of others one is called all the same, when nothing else is left. */
+static int route_explain_open(const struct region *region, const char *provider,
+	const struct route_target *t, uint64_t now_ns, struct buffer *why)
+{
+	if (t->row != TARGET_NONE && route_is_forced(region, t->row, now_ns))
+		return buffer_printf(why,
+			"its circuit breaker was opened by hand: llmkit breakers close %s/%.*s",
+			provider, STR_ARG(t->model));
+	if (route_is_forced(region, t->provider_row, now_ns))
+		return buffer_printf(why,
+			"the circuit breaker of its provider was opened by hand: "
+			"llmkit breakers close %s",
+			provider);
+	return buffer_printf(why, "its circuit breaker is open");
+}
+
+static int route_explain_one(const struct region *region, const struct config *config,
+	const struct route_target *t, enum router_reason reason, uint64_t now_ns,
+	struct buffer *why)
+{
+	const char *provider = config->providers[t->provider].name;
+	int r = buffer_printf(why, "%s/%.*s (", provider, STR_ARG(t->model));
+
+	if (r == 0 && reason == ROUTER_OUT_BREAKER)
+		r = route_explain_open(region, provider, t, now_ns, why);
+	else if (r == 0)
+		r = buffer_printf(why, "%s", router_reason_name(reason));
+	return r < 0 ? r : buffer_printf(why, ")");
+}
+
 /* Why nothing is left. */
-static int route_explain(const struct config *config, const struct route_chain *chain,
-	const struct router_decision *d, struct buffer *why)
+static int route_explain(const struct region *region, const struct config *config,
+	const struct route_chain *chain, const struct router_decision *d, uint64_t now_ns,
+	struct buffer *why)
 {
 	bool all_context = true;
-	int r = buffer_printf(why, "no target can take the request:");
+	int r = buffer_printf(why, "no target can take the request: ");
 
 	for (unsigned i = 0; i < d->count && r == 0; i++) {
-		const struct route_target *t = &chain->target[d->choice[i].candidate];
+		const struct router_choice *c = &d->choice[i];
 
-		all_context &= d->choice[i].reason == ROUTER_OUT_CONTEXT;
-		r = buffer_printf(why, "%s %s/%.*s (%s)", i ? "," : "",
-			config->providers[t->provider].name, STR_ARG(t->model),
-			router_reason_name(d->choice[i].reason));
+		all_context &= c->reason == ROUTER_OUT_CONTEXT;
+		r = i ? buffer_printf(why, ", ") : 0;
+		if (r == 0)
+			r = route_explain_one(region, config, &chain->target[c->candidate],
+				c->reason, now_ns, why);
 	}
 	if (r < 0)
 		return r;
+	if (route_is_open(d))
+		return ROUTE_E_OPEN;
 	return all_context ? ROUTE_E_CONTEXT : ROUTE_E_NO_TARGET;
 }
 
@@ -312,7 +344,8 @@ int route_rank(const struct region *region, const struct config *config, struct 
 	for (unsigned i = 0; i < decision.usable; i++)
 		route_take(chain, &all, &decision.choice[i]);
 	route_take_waiting(chain, &all, &decision);
-	if (chain->count == 0)
+	if (chain->count == 0 && !route_is_open(&decision))
 		route_take_keyless(chain, &all, &decision);
-	return chain->count ? ROUTE_OK : route_explain(config, &all, &decision, why);
+	return chain->count ? ROUTE_OK :
+			      route_explain(region, config, &all, &decision, now_ns, why);
 }

@@ -41,6 +41,7 @@ enum route_outcome {
 	ROUTE_E_AMBIGUOUS, /* neither or both of model and route */
 	ROUTE_E_DISABLED,  /* features.router is off */
 	ROUTE_E_CONTEXT,   /* the request fits no target's context */
+	ROUTE_E_OPEN,      /* those that could take it are out for their breakers; as NO_TARGET */
 	ROUTE_E_NO_TARGET, /* no target can take it; *why names a reason for each */
 };
 

@@ -210,6 +210,9 @@ static void server_reload_failed(const struct buffer *error, int r, struct buffe
 
 	while (text.length && text.data[text.length - 1] == '\n')
 		text.length--;
+	if (!text.length && (r == -ENOSPC || r == -ERANGE || r == -ENAMETOOLONG))
+		text = str_of("it does not fit the tables of limits and targets, or is out of "
+			      "range; the daemon's log says what");
 	if (!text.length)
 		text = str_of(r < 0 ? strerror(-r) : "the reason is in the daemon's log");
 	log_error("reload failed, the old configuration stays: %.*s", STR_ARG(text));

@@ -99,6 +99,8 @@ int main(int argc, char **argv)
 
 	if (r == LLMKIT_OK)
 		r = llmkit_targets_open(kit, argv[1], NULL, &targets);
+	if (r == LLMKIT_OK) /* the price, too, is that of the prompt and of the answer */
+		query.input_tokens = llmkit_estimate_tokens(strlen(argv[2]));
 	if (r == LLMKIT_OK)
 		r = llmkit_route(targets, &query, &d);
 	for (unsigned i = 0; i < d.usable && (i == 0 || r < 0); i++)

@@ -51,18 +51,9 @@ static_assert((int)FEEDBACK_REQUESTS == BUCKET_REQUESTS &&
 		(int)FEEDBACK_MINUTE == BUCKET_SPAN_MINUTE &&
 		(int)FEEDBACK_DAY == BUCKET_SPAN_DAY && (int)FEEDBACK_MONTH == BUCKET_SPAN_MONTH,
 	"proto/feedback.h and shm/bucket_follow.h count alike");
-
-static void feedback_follow(const struct region *region, const struct bucket_set *set,
-	enum feedback_window window, enum feedback_axis axis, const struct feedback *f,
-	uint64_t now_ns)
-{
-	const struct feedback_level *level = &f->level[window][axis];
-
-	if (level->has_limit || level->has_remaining)
-		bucket_follow(region, set, (enum bucket_resource)axis, (enum bucket_span)window,
-			level->has_limit ? level->limit : BUCKET_FOLLOW_UNSAID,
-			level->has_remaining ? level->remaining : BUCKET_FOLLOW_UNSAID, now_ns);
-}
+static_assert((int)FEEDBACK_AXES == BUCKET_FOLLOW_RESOURCES &&
+		(int)FEEDBACK_WINDOWS == BUCKET_SPANS && FEEDBACK_NOT_SAID == BUCKET_FOLLOW_UNSAID,
+	"the levels of an answer are as bucket_follow_all() wants them; in the daemon, too");
 
 /* For all processes of the host: how long nobody should send; 0: the answer does not ask for it. */
 static uint64_t feedback_pause(const struct llmkit_limits *limits, const struct resolved *s,
@@ -87,6 +78,7 @@ int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
 	const struct llmkit_header *headers, size_t count, const char *error_body,
 	uint64_t *wait_ns)
 {
+	uint64_t limit[FEEDBACK_WINDOWS][FEEDBACK_AXES], remaining[FEEDBACK_WINDOWS][FEEDBACK_AXES];
 	struct resolved *s;
 	struct feedback f;
 	uint64_t now, wait;
@@ -98,10 +90,8 @@ int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
 	r = limits_current(limits, &s, &now);
 	if (r < 0)
 		return r;
-	for (int w = 0; w < FEEDBACK_WINDOWS; w++)
-		for (int axis = 0; axis < FEEDBACK_AXES; axis++)
-			feedback_follow(&s->mapping->region, &s->set, (enum feedback_window)w,
-				(enum feedback_axis)axis, &f, now);
+	feedback_levels(&f, limit, remaining);
+	bucket_follow_all(&s->mapping->region, &s->set, limit, remaining, now);
 	wait = feedback_pause(limits, s, http_status, &f, now);
 	if (wait_ns)
 		*wait_ns = wait;

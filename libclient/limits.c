@@ -5,6 +5,7 @@
 #include <string.h>
 #include "proto/utf8.h"
 #include "shm/bucket_table.h"
+#include "shm/target.h"
 
 static_assert(LLMKIT_LABEL_MAX == BUCKET_LABEL_TEXT, "llmkit.h and shm/bucket_table.h differ");
 
@@ -85,20 +86,33 @@ static struct mapping *limits_mapping(struct llmkit_limits *limits)
 	return mapping && mapping->region.writable ? mapping : had ? had->mapping : NULL;
 }
 
-/* One look; publishes what is whole. lock is held. LLMKIT_E_, or MISSING. */
-static int limits_resolve(struct llmkit_limits *limits, uint64_t now_ns)
+/* A key that the caller does not name is that of the provider, as the daemon has it. text: for its
+ * label. */
+static struct bucket_names limits_names(const struct llmkit_limits *limits,
+	const struct region *region, char text[TARGET_LABEL_TEXT])
 {
-	const struct bucket_names names = {
+	struct bucket_names names = {
 		.provider = str_of(limits->scope.provider),
 		.model = str_of(limits->scope.model),
 		.user = str_of(limits->scope.user),
 		.key = str_of(limits->scope.key),
 	};
+
+	if (names.key.length == 0 && names.provider.length > 0)
+		names.key = target_label(region, target_find(region, names.provider, NULL), text);
+	return names;
+}
+
+/* One look; publishes what is whole. lock is held. LLMKIT_E_, or MISSING: names has for what. */
+static int limits_resolve(struct llmkit_limits *limits, uint64_t now_ns, struct bucket_names *names,
+	char text[TARGET_LABEL_TEXT])
+{
 	struct resolved found = { .mapping = limits_mapping(limits) };
 
 	if (!found.mapping)
 		return LLMKIT_E_REGION;
-	switch (bucket_resolve(&found.mapping->region, &names, now_ns, &found.set)) {
+	*names = limits_names(limits, &found.mapping->region, text);
+	switch (bucket_resolve(&found.mapping->region, names, now_ns, &found.set)) {
 	case BUCKET_OK:
 		return limits_publish(limits, &found, now_ns);
 	case BUCKET_E_MISSING:
@@ -112,25 +126,25 @@ static int limits_resolve(struct llmkit_limits *limits, uint64_t now_ns)
 
 int limits_refresh(struct llmkit_limits *limits, uint64_t now_ns)
 {
-	const struct msg_resolve names = {
-		.provider = str_of(limits->scope.provider),
-		.model = str_of(limits->scope.model),
-		.user = str_of(limits->scope.user),
-		.key = str_of(limits->scope.key),
-	};
 	struct llmkit *kit = limits->kit;
 
 	for (int i = 0;; i++) {
+		char text[TARGET_LABEL_TEXT];
+		struct bucket_names names;
 		int r;
 
 		pthread_mutex_lock(&kit->lock);
-		r = limits_resolve(limits, now_ns);
+		r = limits_resolve(limits, now_ns, &names, text);
 		pthread_mutex_unlock(&kit->lock);
 		if (r != MISSING)
 			return r;
 		if (i == RESOLVE_TRIES)
 			return LLMKIT_E_BUSY;
-		r = control_resolve(kit, &names);
+		r = control_resolve(kit,
+			&(struct msg_resolve){ .provider = names.provider,
+				.model = names.model,
+				.user = names.user,
+				.key = names.key });
 		if (r < 0)
 			return r;
 	}

@@ -284,8 +284,9 @@ typedef struct llmkit_limits llmkit_limits;
 #define LLMKIT_WAIT_SETTLEMENT UINT64_MAX
 
 /* What a call is about: the limits of any of these, and of any two of them, apply to it. NULL or
- * empty: not known, limits of that sort do not apply. Names are UTF-8, at most 256 bytes, without
- * control characters. */
+ * empty: not known, limits of that sort do not apply, but that a key which is not named is the one
+ * that the configuration has for the provider. Names are UTF-8, at most 256 bytes, without control
+ * characters. */
 struct llmkit_scope {
 	size_t size; /* sizeof(struct llmkit_scope) */
 	const char *provider, *model, *user;
@@ -465,12 +466,13 @@ typedef struct llmkit_targets llmkit_targets;
 #define LLMKIT_TARGETS_MAX 32
 
 /*
- * The targets that name stands for: those of a configured route, else the one "provider/model",
- * else every provider's model of that name. scope gives user and key for the targets' limits; its
- * provider and model are not looked at; NULL: neither is known. A configuration that changes is
- * followed within a second. LLMKIT_E_UNKNOWN_MODEL, and those of llmkit_limits_open(), but that an
- * observer may open and route. *out is the caller's, closed before the handle and after its tickets
- * and leases ended. Any number of threads may use it at once.
+ * The targets that name stands for: those of a configured route, else the configured model of that
+ * name, else the one "provider/model"; of the one provider, if there is but one, also its model.
+ * scope gives user and key for the targets' limits; its provider and model are not looked at; NULL:
+ * no user, and the keys that are configured. A configuration that changes is followed within a
+ * second. LLMKIT_E_UNKNOWN_MODEL, and those of llmkit_limits_open(), but that an observer may open
+ * and route. *out is the caller's, closed before the handle and after its tickets and leases ended.
+ * Any number of threads may use it at once.
  */
 LLMKIT_EXPORT int llmkit_targets_open(
 	llmkit *kit, const char *name, const struct llmkit_scope *scope, llmkit_targets **out);
@@ -510,8 +512,10 @@ struct llmkit_query {
 	const char *tag;            /* the caller's label; NULL: none */
 	uint64_t max_tokens;        /* bound on what was learned; 0: none */
 	uint64_t capabilities;      /* that a target must have: enum llmkit_capability bits */
-	uint64_t price_cap_nanousd; /* of the whole call; 0: none */
-	uint64_t patience_ns; /* targets whose limits would have it wait longer are left out */
+	uint64_t price_cap_nanousd; /* of the whole call; 0: the route's, if it has one */
+	uint64_t patience_ns;       /* targets whose limits would have it wait longer are left out;
+	                             * 0: the route's */
+	bool look;                  /* nothing will be sent: a round robin's turn is not taken */
 };
 
 /* One target. Strings are never NULL, and valid until the targets are closed. */
@@ -579,7 +583,7 @@ struct llmkit_outcome {
 	size_t size; /* sizeof(struct llmkit_outcome) */
 	enum llmkit_outcome_class outcome;
 	unsigned http_status;                 /* 0: none came */
-	uint64_t first_token_ns;              /* from sending to the first token; 0: not known */
+	uint64_t first_token_ns;              /* from sending; 0: not known, or all came at once */
 	uint64_t duration_ns;                 /* from sending to the end; 0: not known */
 	uint64_t input_tokens, output_tokens; /* as the provider counted; 0: not known */
 	const char *tag;                      /* as in the query */

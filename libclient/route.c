@@ -1,10 +1,8 @@
 #include "libclient/targets.h"
 
 #include "shm/breaker.h"
-#include "shm/estimate.h"
 #include "shm/target.h"
 
-#define OUTPUT_FALLBACK 1024 /* tokens of an answer that nothing is known of */
 #define PRICE_NONE (-1)
 
 static_assert((int)LLMKIT_TOOLS == TARGET_TOOLS && (int)LLMKIT_VISION == TARGET_VISION &&
@@ -25,8 +23,8 @@ static uint64_t route_output(struct llmkit_targets *targets, const struct target
 
 	if (query->output_tokens > 0)
 		return query->output_tokens;
-	return estimate_output(&found->mapping->region, str_of(entry->model), str_of(query->tag),
-		query->max_tokens, query->max_tokens ? query->max_tokens : OUTPUT_FALLBACK);
+	return target_output(&found->mapping->region, found->place[0].row, str_of(entry->model),
+		str_of(query->tag), query->max_tokens);
 }
 
 static struct router_query route_query(struct llmkit_targets *targets,
@@ -48,9 +46,10 @@ static struct router_query route_query(struct llmkit_targets *targets,
 		.capabilities = q->capabilities,
 		.price_cap_nanousd = q->price_cap_nanousd ?
 			(int64_t)min_u64(q->price_cap_nanousd, INT64_MAX) :
-			PRICE_NONE,
-		.patience_ns = q->patience_ns,
+			found->price_cap_nanousd,
+		.patience_ns = q->patience_ns ? q->patience_ns : found->patience_ns,
 		.random = kit_random(now_ns ^ (uintptr_t)targets),
+		.is_look = q->look,
 	};
 }
 

@@ -13,24 +13,23 @@ struct names {
 
 /* ---- what the name means ---- */
 
-static bool found_add(struct targets_found *f, struct names *names, uint32_t row, uint32_t weight)
+static void found_add(struct targets_found *f, struct names *names, uint32_t row, uint32_t weight)
 {
 	const struct region *region = &f->mapping->region;
 	struct target_view view;
 	struct target_place *place;
 
 	if (f->count == LLMKIT_TARGETS_MAX || !target_view(region, row, &view) || view.is_provider)
-		return false;
+		return;
 	place = &f->place[f->count];
 	*place = (struct target_place){
 		.row = row, .provider_row = view.provider, .weight = weight
 	};
 	/* The row may be another's by now: what it was called decides. */
 	if (target_find(region, str_of(view.name), &place->key) != row)
-		return false;
+		return;
 	memcpy(names->name[f->count], view.name, sizeof(view.name));
 	f->count++;
-	return true;
 }
 
 static void found_route(
@@ -40,26 +39,10 @@ static void found_route(
 	f->weight_cost = route->weight_cost;
 	f->weight_latency = route->weight_latency;
 	f->weight_reliability = route->weight_reliability;
+	f->price_cap_nanousd = route->price_cap_nanousd;
+	f->patience_ns = route->patience_ns;
 	for (unsigned i = 0; i < route->count && i < LLMKIT_TARGETS_MAX; i++)
 		found_add(f, names, route->target[i].row, route->target[i].weight);
-}
-
-/* Whether "provider/model" is of this model. */
-static bool name_has_model(const char *name, const char *model)
-{
-	const char *slash = strchr(name, '/');
-
-	return slash && strcmp(slash + 1, model) == 0;
-}
-
-static void found_model(struct targets_found *f, struct names *names, const char *model)
-{
-	const struct region *region = &f->mapping->region;
-	struct target_view view;
-
-	for (uint32_t row = 0; row < region->targets && f->count < LLMKIT_TARGETS_MAX; row++)
-		if (target_view(region, row, &view) && name_has_model(view.name, model))
-			found_add(f, names, row, 1);
 }
 
 static void targets_look(const char *name, struct targets_found *f, struct names *names)
@@ -67,17 +50,15 @@ static void targets_look(const char *name, struct targets_found *f, struct names
 	const struct region *region = &f->mapping->region;
 	struct router_route route;
 	_Atomic uint64_t *turn = NULL;
-	uint32_t row;
 
 	f->strategy = ROUTER_BALANCED;
+	f->price_cap_nanousd = -1;
 	if (router_find(region, str_of(name), &route, &turn)) {
 		found_route(f, names, &route);
-		f->turn = region->writable ? turn : NULL;
+		f->turn = turn;
 		return;
 	}
-	row = target_find(region, str_of(name), NULL);
-	if (row == TARGET_NONE || !found_add(f, names, row, 1))
-		found_model(f, names, name);
+	found_add(f, names, target_resolve(region, str_of(name)), 1);
 }
 
 /* ---- entries ---- */
@@ -176,7 +157,9 @@ static bool found_is_equal(const struct targets_found *a, const struct targets_f
 {
 	return a->mapping == b->mapping && a->strategy == b->strategy && a->turn == b->turn &&
 		a->weight_cost == b->weight_cost && a->weight_latency == b->weight_latency &&
-		a->weight_reliability == b->weight_reliability && a->count == b->count &&
+		a->weight_reliability == b->weight_reliability &&
+		a->price_cap_nanousd == b->price_cap_nanousd && a->patience_ns == b->patience_ns &&
+		a->count == b->count &&
 		memcmp(a->place, b->place, a->count * sizeof(a->place[0])) == 0;
 }
 

@@ -37,6 +37,8 @@ struct targets_found {
 	_Atomic uint64_t checked_ns;
 	enum router_strategy strategy;
 	uint16_t weight_cost, weight_latency, weight_reliability;
+	int64_t price_cap_nanousd; /* negative: none */
+	uint64_t patience_ns;
 	_Atomic uint64_t *turn; /* NULL: none, or the region is read-only */
 	unsigned count;
 	struct target_place place[LLMKIT_TARGETS_MAX];

@@ -223,11 +223,9 @@ static enum breaker_outcome outcome_of(const struct llmkit_outcome *outcome)
 static void ticket_learn(const struct ticket *t, const struct llmkit_outcome *o, uint64_t now_ns)
 {
 	const struct region *region = &t->mapping->region;
-	struct target_sample sample = { .input_tokens = o->input_tokens,
-		.first_token_ns = o->first_token_ns };
+	const struct target_sample sample = target_sample_of(region, t->row, o->input_tokens,
+		o->output_tokens, o->first_token_ns, o->duration_ns);
 
-	if (o->output_tokens > 1 && o->first_token_ns > 0 && o->duration_ns > o->first_token_ns)
-		sample.gap_ns = (o->duration_ns - o->first_token_ns) / (o->output_tokens - 1);
 	target_learn(region, t->row, &sample, now_ns);
 	if (o->output_tokens > 0)
 		estimate_learn(region, str_of(targets_entry(t->targets, t->target)->model),

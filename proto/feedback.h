@@ -92,6 +92,21 @@ void feedback_header(struct feedback *f, struct str name, struct str value);
  */
 void feedback_finish(struct feedback *f, struct str body, uint64_t unix_ns);
 
+/* Limits and remaining units of all windows and axes; NOT_SAID where the answer said nothing. */
+#define FEEDBACK_NOT_SAID UINT64_MAX
+static inline void feedback_levels(const struct feedback *f,
+	uint64_t limit[FEEDBACK_WINDOWS][FEEDBACK_AXES],
+	uint64_t remaining[FEEDBACK_WINDOWS][FEEDBACK_AXES])
+{
+	for (int w = 0; w < FEEDBACK_WINDOWS; w++)
+		for (int axis = 0; axis < FEEDBACK_AXES; axis++) {
+			const struct feedback_level *l = &f->level[w][axis];
+
+			limit[w][axis] = l->has_limit ? l->limit : FEEDBACK_NOT_SAID;
+			remaining[w][axis] = l->has_remaining ? l->remaining : FEEDBACK_NOT_SAID;
+		}
+}
+
 /*
  * How long nobody should send after a 429 (or 503, 529 with Retry-After): what Retry-After says,
  * but at least the reset of an axis with nothing remaining that names its renewal period (Azure,

@@ -44,7 +44,7 @@ static inline uint64_t breaker_state_load(const struct layout_breaker *b)
 static_assert(BREAKER_NO_PROBE == LAYOUT_PROBES, "no slot has this number");
 
 struct breaker_word {
-	unsigned state, generation, ok, bad, exponent;
+	unsigned state, generation, ok, exponent;
 	uint32_t deadline; /* CLOSED: not used; ok counts the successes of the ramp */
 };
 
@@ -54,7 +54,6 @@ static inline struct breaker_word breaker_unpack(uint64_t w)
 		.state = (unsigned)(w >> 62),
 		.generation = (unsigned)(w >> 46 & BREAKER_GENERATION_MASK),
 		.ok = (unsigned)(w >> 38 & BREAKER_COUNT_MAX),
-		.bad = (unsigned)(w >> 30 & BREAKER_COUNT_MAX),
 		.exponent = (unsigned)(w >> 26 & BREAKER_EXPONENT_MAX),
 		.deadline = (uint32_t)w & BREAKER_DEADLINE_MASK,
 	};
@@ -64,7 +63,6 @@ static inline uint64_t breaker_pack(struct breaker_word w)
 {
 	return (uint64_t)w.state << 62 | (uint64_t)(w.generation & BREAKER_GENERATION_MASK) << 46 |
 		(uint64_t)(w.ok & BREAKER_COUNT_MAX) << 38 |
-		(uint64_t)(w.bad & BREAKER_COUNT_MAX) << 30 |
 		(uint64_t)(w.exponent & BREAKER_EXPONENT_MAX) << 26 |
 		(w.deadline & BREAKER_DEADLINE_MASK);
 }

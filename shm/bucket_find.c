@@ -328,11 +328,9 @@ static void note_use(const struct region *r, uint32_t row, uint64_t now_ns)
 }
 
 /* All kinds of one resource's limits: two while a change of kind is under way. */
-static enum bucket_outcome resolve_resource(const struct region *r, struct bucket_id *id,
-	uint64_t hash, uint64_t in_use, uint64_t now_ns, struct bucket_set *set)
+static enum bucket_outcome look_up(const struct region *r, struct bucket_id *id, uint64_t hash,
+	uint64_t in_use, uint64_t now_ns, struct bucket_set *set, bool *found)
 {
-	bool found = false;
-
 	for (int reserve = 0; reserve < 2; reserve++) {
 		uint64_t key;
 		uint32_t row;
@@ -349,8 +347,33 @@ static enum bucket_outcome resolve_resource(const struct region *r, struct bucke
 		if (!set_insert(set, id, key, row))
 			return BUCKET_E_BUSY;
 		note_use(r, row, now_ns);
-		found = true;
+		*found = true;
 	}
+	return BUCKET_OK;
+}
+
+/*
+ * Nothing found may be a limit that changed its kind, between the looks or since in_use was read:
+ * who has seen the old one retired sees the new one, and what in_use says of it. So where the other
+ * kind is in use, or now is, a second look is the last.
+ */
+static enum bucket_outcome resolve_resource(const struct region *r, struct bucket_id *id,
+	uint64_t hash, uint64_t in_use, uint64_t now_ns, struct bucket_set *set)
+{
+	const uint64_t both = BUCKET_IN_USE(id->resource) | BUCKET_IN_USE_RESERVE(id->resource);
+	enum bucket_outcome outcome = BUCKET_OK;
+	uint64_t seen = in_use;
+	bool found = false;
+
+	for (int i = 0; i < 2 && !found && outcome == BUCKET_OK; i++) {
+		if (i > 0 && in_use == seen && (in_use & both) != both)
+			break;
+		seen = in_use;
+		outcome = look_up(r, id, hash, in_use, now_ns, set, &found);
+		in_use = load_acquire(&r->header->limits_in_use[id->scope]);
+	}
+	if (outcome != BUCKET_OK)
+		return outcome;
 	return found || !(in_use & BUCKET_IN_USE_TEMPLATE(id->resource)) ? BUCKET_OK :
 									   BUCKET_E_MISSING;
 }

@@ -81,6 +81,19 @@ void bucket_follow(const struct region *r, const struct bucket_set *set,
 		}
 }
 
+void bucket_follow_all(const struct region *r, const struct bucket_set *set,
+	const uint64_t limit[BUCKET_SPANS][BUCKET_FOLLOW_RESOURCES],
+	const uint64_t remaining[BUCKET_SPANS][BUCKET_FOLLOW_RESOURCES], uint64_t now_ns)
+{
+	for (int span = 0; span < BUCKET_SPANS; span++)
+		for (int i = 0; i < BUCKET_FOLLOW_RESOURCES; i++)
+			if (limit[span][i] != BUCKET_FOLLOW_UNSAID ||
+				remaining[span][i] != BUCKET_FOLLOW_UNSAID)
+				bucket_follow(r, set, (enum bucket_resource)i,
+					(enum bucket_span)span, limit[span][i], remaining[span][i],
+					now_ns);
+}
+
 void bucket_pause_set(
 	const struct region *r, const struct bucket_set *set, uint64_t until_ns, uint64_t now_ns)
 {

@@ -30,6 +30,12 @@ void bucket_follow(const struct region *r, const struct bucket_set *set,
 	enum bucket_resource resource, enum bucket_span span, uint64_t limit, uint64_t remaining,
 	uint64_t now_ns);
 
+/* The same for all that one answer said: by span, then by resource, the first four. */
+#define BUCKET_FOLLOW_RESOURCES 4
+void bucket_follow_all(const struct region *r, const struct bucket_set *set,
+	const uint64_t limit[BUCKET_SPANS][BUCKET_FOLLOW_RESOURCES],
+	const uint64_t remaining[BUCKET_SPANS][BUCKET_FOLLOW_RESOURCES], uint64_t now_ns);
+
 /* The provider refused: the limits of its model, else of its key, else of itself pause. */
 void bucket_pause_set(
 	const struct region *r, const struct bucket_set *set, uint64_t until_ns, uint64_t now_ns);

@@ -189,3 +189,21 @@ void bucket_raise_most(const struct region *r, uint32_t row, uint64_t units);
  * it was done. */
 void bucket_row_give_back(const struct region *r, uint32_t row, uint64_t n, uint64_t taken_ns,
 	uint64_t booked_ns, uint64_t now_ns);
+
+/* bucket_kind.c: daemon only */
+/* The row that bears the id, in use or else retired; or BUCKET_NONE. */
+uint32_t bucket_find_any(const struct region *r, const struct bucket_id *id);
+/*
+ * A limit that counts in another way than before has another row. Before its key is published it
+ * takes over what the old row owes; then both count, and by the new one nobody gets in until the
+ * old one is retired and all that was taken by it is taken over, too. A daemon that dies in between
+ * leaves both, and the next one goes on.
+ */
+struct bucket_kind_change {
+	uint32_t from;               /* BUCKET_NONE: nothing to end */
+	uint64_t pause_ns, until_ns; /* of the new row: before, and meanwhile */
+};
+void bucket_kind_begin(const struct region *r, struct bucket_kind_change *c,
+	const struct bucket_limit *limit, uint32_t row, uint64_t now_ns);
+void bucket_kind_end(
+	const struct region *r, struct bucket_kind_change *c, uint32_t row, uint64_t now_ns);

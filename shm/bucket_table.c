@@ -432,21 +432,6 @@ static uint64_t in_use_bit(uint64_t resource, uint64_t kind)
 		BUCKET_IN_USE_RESERVE(resource);
 }
 
-/* Where a limit replaces one made from a template that counts in another way. */
-static void retire_other_kind(struct region *r, const struct bucket_limit *limit)
-{
-	struct bucket_id id = { limit->scope, limit->resource, limit->kind, limit->name };
-	uint32_t row;
-
-	id.kind = bucket_kind_of(
-		limit->resource, limit->kind == bucket_kind_of(limit->resource, false));
-	if (id.kind == limit->kind || limit->origin != BUCKET_ORIGIN_CONFIG)
-		return;
-	row = bucket_find(r, &id);
-	if (row != BUCKET_NONE && load(&r->bucket_name[row].origin) == BUCKET_ORIGIN_TEMPLATE)
-		store(&r->bucket[row].key, LAYOUT_KEY_RETIRED);
-}
-
 /* A row that bears the name already: it goes on, or begins anew where its words make no sense. */
 static void go_on(struct region *r, uint32_t row, const struct pace *pace,
 	const struct bucket_limit *limit, uint64_t now_ns)
@@ -462,6 +447,7 @@ static void go_on(struct region *r, uint32_t row, const struct pace *pace,
 int bucket_configure(struct region *r, const struct bucket_limit *limit, uint64_t now_ns)
 {
 	struct bucket_id id = { limit->scope, limit->resource, limit->kind, limit->name };
+	struct bucket_kind_change change;
 	struct pace pace = { 0 };
 	uint32_t row;
 	bool same = true;
@@ -488,10 +474,11 @@ int bucket_configure(struct region *r, const struct bucket_limit *limit, uint64_
 		hold_open(r, row);
 	}
 	describe(&r->bucket_name[row], limit);
-	retire_other_kind(r, limit);
+	bucket_kind_begin(r, &change, limit, row, now_ns);
 	store(&r->bucket[row].key, bucket_key(&id));
 	atomic_fetch_or_explicit(&r->header->limits_in_use[limit->scope],
 		in_use_bit(limit->resource, limit->kind), memory_order_release);
+	bucket_kind_end(r, &change, row, now_ns);
 	bucket_wake(r, row);
 	return (int)row;
 }
@@ -574,6 +561,35 @@ void bucket_retire(struct region *r, const bool *keep)
 			retire_row(r, i);
 	sweep(r);
 	tell_in_use(r, false);
+}
+
+bool bucket_has_row(const struct region *r, const struct bucket_limit *limit, bool *keep)
+{
+	struct bucket_id id = { limit->scope, limit->resource, limit->kind, limit->name };
+	uint32_t row = bucket_find_any(r, &id);
+
+	if (row != BUCKET_NONE)
+		keep[row] = true;
+	return row != BUCKET_NONE;
+}
+
+uint32_t bucket_room(const struct region *r, const bool *keep, uint64_t now_ns)
+{
+	uint32_t room = 0;
+
+	for (uint32_t i = 0; i < r->buckets; i++)
+		room += !keep[i] && !row_owes(r, i, now_ns);
+	return room;
+}
+
+void bucket_doubt(struct region *r)
+{
+	for (unsigned i = 0; i < BUCKET_SCOPE_MASKS; i++) {
+		uint64_t in_use = load(&r->header->limits_in_use[i]);
+
+		atomic_fetch_or_explicit(&r->header->limits_in_use[i],
+			((in_use | in_use >> 16) & 0xff) << 8, memory_order_release);
+	}
 }
 
 /* ---- templates ---- */

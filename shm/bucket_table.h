@@ -28,7 +28,9 @@ bool bucket_limit_is_valid(const struct bucket_limit *limit);
 
 /* Creates or changes a limit. A change keeps the debt in units, also above the new burst, and what
  * is in flight; so does one that was retired and comes back. A new one starts with its burst, or,
- * where the region lost its past (region_empty_since()), without. Returns the row, -ENOSPC when the
+ * where the region lost its past (region_empty_since()), without. One of another kind replaces that
+ * of the same name and resource, with its debt and what it has in flight, without a moment in which
+ * there is neither. Returns the row, -ENOSPC when the
  * table is full of limits that owe, -EINVAL (scope, name, kind), -ERANGE, -ENAMETOOLONG. */
 int bucket_configure(struct region *r, const struct bucket_limit *limit, uint64_t now_ns);
 
@@ -45,6 +47,16 @@ int bucket_instantiate(struct region *r, const struct bucket_names *names, uint6
  * Nothing is admitted by it any more; what is in flight settles; its row is free for another limit
  * when nothing is in flight. */
 void bucket_retire(struct region *r, const bool *keep);
+
+/* For who wants to know first whether all will find room. Whether the limit has a row, in use or
+ * retired, which is then marked; and how many rows new ones could get if of those configured only
+ * the marked were in use. Others may take meanwhile, so it is no promise. */
+bool bucket_has_row(const struct region *r, const struct bucket_limit *limit, bool *keep);
+uint32_t bucket_room(const struct region *r, const bool *keep, uint64_t now_ns);
+
+/* Before limits retire that may have to come back: until templates are set, names that have no
+ * limit of a resource are missing one (BUCKET_E_MISSING), where anybody has. */
+void bucket_doubt(struct region *r);
 
 /* The day or month of wall_ns (CLOCK_REALTIME): windows that ended begin anew. Once a second. */
 void bucket_roll(struct region *r, uint64_t now_ns, uint64_t wall_ns);

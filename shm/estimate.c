@@ -159,6 +159,15 @@ uint64_t estimate_output(const struct region *r, struct str model, struct str ta
 	return max_tokens != 0 ? min_u64(tokens, max_tokens) : tokens;
 }
 
+uint64_t estimate_call(const struct region *r, struct str model, struct str tag,
+	uint64_t max_tokens, uint64_t configured, bool reserve)
+{
+	if (reserve && max_tokens != 0)
+		return max_tokens;
+	return estimate_output(
+		r, model, tag, max_tokens, configured != 0 ? configured : ESTIMATE_OUTPUT);
+}
+
 uint64_t estimate_input(uint64_t bytes)
 {
 	return bytes / 7 * 2 + (bytes % 7 * 2 + 6) / 7;

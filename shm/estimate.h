@@ -17,6 +17,13 @@
 uint64_t estimate_output(const struct region *r, struct str model, struct str tag,
 	uint64_t max_tokens, uint64_t fallback);
 
+#define ESTIMATE_OUTPUT 1024 /* tokens of an answer that nothing is known of */
+
+/* What every call is held for: all that it may use (max_tokens) where the provider charges at
+ * submission; else estimate_output() with the model's configured maximum, else ESTIMATE_OUTPUT. */
+uint64_t estimate_call(const struct region *r, struct str model, struct str tag,
+	uint64_t max_tokens, uint64_t configured, bool reserve);
+
 /* What a call really used. Participants and the daemon. */
 void estimate_learn(const struct region *r, struct str model, struct str tag,
 	uint64_t output_tokens, uint64_t now_ns);

@@ -16,7 +16,7 @@ enum event_kind {
 		1,   /* row: target; from, to: enum breaker_state; value: ns until it may close */
 	EVENT_PAUSE, /* row: bucket, which was not paused; value: until when */
 	EVENT_LIMIT, /* row: bucket; changed at run time: value is the new limit */
-	EVENT_PARTICIPANT,  /* row: participant; to: 1 came, 0 died or left; value: pid */
+	EVENT_PARTICIPANT,  /* row: participant; to: 1 came, 0 died; once each; value: pid */
 	EVENT_EVICTED,      /* row: bucket; a templated limit made room */
 	EVENT_PAUSE_TARGET, /* row: target, which was not paused; value: until when */
 };

@@ -47,6 +47,7 @@
 #define LAYOUT_ROUTE_TARGETS 32
 #define LAYOUT_LATENCY_ROWS 6
 #define LAYOUT_LATENCY_CELLS 160
+#define LAYOUT_LABEL_WORDS 18
 
 typedef _Atomic uint64_t shared_u64;
 
@@ -241,6 +242,10 @@ struct layout_hold {
  * One (provider, model), or a provider by itself (name without a slash). Configured words: the
  * daemon, before key. Learned words: whoever reports, each by one CAS. An EWMA is
  * value:float32 | time:32 (ms, modular), value in ln(microseconds).
+ *
+ * The label of a provider's key may change while it is read: labels counts the changes, and
+ * label[labels % 2] is the one in force. The daemon writes the other and then raises labels
+ * (release); a reader takes what he copied if labels is still the same.
  */
 struct layout_target {
 	shared_u64 key;          /* hash of name; values as for buckets */
@@ -260,13 +265,16 @@ struct layout_target {
 		first_token[LAYOUT_PROMPT_CLASSES]; /* EWMA of time to first token by prompt size */
 	shared_u64 price_cached;
 	shared_u64 refused; /* 429s in a row, one for each pause */
-	uint64_t pad[4];
-	char name[LAYOUT_NAME_MAX]; /* "provider/model" or "provider" */
-	uint64_t pad_name[4];
+	shared_u64 traits;  /* enum target_trait bits */
+	shared_u64 answer;  /* a model's max_tokens, as configured; 0: not known */
+	shared_u64 labels;
+	uint64_t pad[1];
+	char name[LAYOUT_NAME_MAX];              /* "provider/model" or "provider" */
+	shared_u64 label[2][LAYOUT_LABEL_WORDS]; /* UTF-8, NUL-terminated */
 };
 
 /*
- * The breaker of the target of the same row. state is state:2 | generation:16 | ok:8 | bad:8 |
+ * The breaker of the target of the same row. state is state:2 | generation:16 | ok:8 | pad:8 |
  * exponent:4 | deadline:26 (100 ms units, modular); state 3 is open by hand. Every transition
  * raises the generation by one. A probe ticket is participant generation:24 | participant:16 |
  * breaker generation:16 | nonce:8; one of another breaker generation is free, but only while state
@@ -312,7 +320,8 @@ struct layout_route {
 	shared_u64 turn;     /* of round robin; whoever routes */
 	shared_u64 weights;  /* cost:16 | latency:16 | reliability:16, parts of 1000 */
 	shared_u64 count;
-	uint64_t pad[2];
+	shared_u64 price_cap; /* of a whole call in nano-USD, two's complement; negative: none */
+	shared_u64 patience_ns;
 	shared_u64 target[LAYOUT_ROUTE_TARGETS]; /* row:32 | weight:32 */
 	char name[LAYOUT_NAME_MAX];
 	uint64_t pad_name[4];
@@ -360,7 +369,7 @@ static_assert(sizeof(struct layout_bucket) == 64, "layout_bucket");
 static_assert(sizeof(struct layout_bucket_name) == 288, "layout_bucket_name");
 static_assert(sizeof(struct layout_template) == 64, "layout_template");
 static_assert(sizeof(struct layout_hold) == 128, "layout_hold");
-static_assert(sizeof(struct layout_target) == 384, "layout_target");
+static_assert(sizeof(struct layout_target) == 640, "layout_target");
 static_assert(sizeof(struct layout_breaker) == 256, "layout_breaker");
 static_assert(sizeof(struct layout_latency) == 3904, "layout_latency");
 static_assert(sizeof(struct layout_route) == 512, "layout_route");

@@ -28,21 +28,6 @@
 
 static_assert(ROUTER_CANDIDATES == 32, "masks are 32 bits");
 
-const char *router_strategy_name(uint64_t strategy)
-{
-	static const char *const name[ROUTER_STRATEGIES] = {
-		[ROUTER_BALANCED] = "balanced",
-		[ROUTER_COST] = "cost",
-		[ROUTER_LATENCY] = "latency",
-		[ROUTER_RELIABILITY] = "reliability",
-		[ROUTER_ROUND_ROBIN] = "round_robin",
-		[ROUTER_WEIGHTED] = "weighted",
-		[ROUTER_ORDER] = "order",
-	};
-
-	return strategy < ROUTER_STRATEGIES ? name[strategy] : "unknown";
-}
-
 const char *router_reason_name(uint64_t reason)
 {
 	static const char *const name[ROUTER_REASONS] = {
@@ -496,12 +481,16 @@ static int explore(const struct board *b, const struct question *q, uint32_t may
 	return -1;
 }
 
-/* Those that may be first by their score: known and well, unless there is none. */
+/* Those that may be first by their score: known, well and not held back by a ramp; where there is
+ * none, what matters less is given up first. */
 static uint32_t eligible(const struct board *b)
 {
-	uint32_t mask = b->usable & ~(b->cold | b->probe | b->held);
+	const uint32_t out[] = { b->cold | b->probe | b->held, b->probe | b->held, b->held };
 
-	return mask & ~b->sick ? mask : b->usable;
+	for (size_t i = 0; i < ARRAY_SIZE(out); i++)
+		if (b->usable & ~out[i] & ~b->sick)
+			return b->usable & ~out[i];
+	return b->usable;
 }
 
 /* The better of two drawn of so many: its place. */
@@ -609,20 +598,45 @@ static void score_turn(struct board *b, uint64_t turn)
 		b->score[__builtin_ctz(left)] = (float)((usable - turn % usable + k++) % usable);
 }
 
+static uint64_t router_turn(const struct region *r, shared_u64 *turn, bool is_look)
+{
+	return is_look || !r->writable ? atomic_load_explicit(turn, memory_order_relaxed) :
+					 atomic_fetch_add_explicit(turn, 1, memory_order_relaxed);
+}
+
 static void score_plainly(const struct region *r, struct board *b, const struct question *q,
 	const struct router_candidate *candidate, shared_u64 *turn)
 {
 	if (q->query->strategy == ROUTER_WEIGHTED) {
 		score_weighted(b, q, candidate);
 	} else if (q->query->strategy == ROUTER_ROUND_ROBIN && b->usable != 0) {
-		score_turn(b,
-			turn && r->writable ?
-				atomic_fetch_add_explicit(turn, 1, memory_order_relaxed) :
-				q->random >> 32);
+		score_turn(b, !turn ? q->random >> 32 : router_turn(r, turn, q->query->is_look));
 	} else {
 		for (uint32_t left = b->usable; left != 0; left &= left - 1)
 			b->score[__builtin_ctz(left)] = (float)__builtin_ctz(left);
 	}
+}
+
+/* The first that may. Those that the ramp holds back come after the others, in their order. */
+static void choose_first(struct board *b, unsigned usable)
+{
+	uint32_t held = b->held & b->usable;
+	unsigned place = 0;
+
+	for (unsigned p = 0; p < usable && held != b->usable; p++) {
+		unsigned i = b->order[p];
+
+		if ((held >> i & 1) != 0) {
+			if (b->reason[i] == ROUTER_FALLBACK)
+				b->reason[i] = ROUTER_COLD;
+			continue;
+		}
+		for (unsigned k = p; k > place; k--)
+			b->order[k] = b->order[k - 1];
+		b->order[place++] = (uint8_t)i;
+	}
+	if (b->reason[b->order[0]] == ROUTER_FALLBACK)
+		b->reason[b->order[0]] = ROUTER_CHOSEN;
 }
 
 /* ---- decide ---- */
@@ -733,17 +747,6 @@ static inline __attribute__((always_inline)) void answer_plain(
 	out->choice[0].reason = ROUTER_CHOSEN;
 }
 
-static uint64_t earliest(const struct board *b)
-{
-	uint64_t wait_ns = UINT64_MAX;
-
-	for (unsigned i = 0; i < b->count; i++)
-		if (b->reason[i] == ROUTER_OUT_BREAKER || b->reason[i] == ROUTER_OUT_BUDGET ||
-			b->reason[i] == ROUTER_OUT_PAUSED)
-			wait_ns = min_u64(wait_ns, b->wait_ns[i]);
-	return wait_ns;
-}
-
 static void decide_plain(struct board *b, const struct question *q, struct router_decision *out)
 {
 	if (b->count == 2 * LANES) {
@@ -760,9 +763,8 @@ static void decide_any(struct board *b, const struct question *q, struct router_
 	sort(b);
 	if (b->uses > 0 && q->query->strategy < ROUTER_ROUND_ROBIN)
 		choose_or_explore(b, q, b->uses);
-	else if (b->uses > 0 && b->reason[b->order[0]] == ROUTER_FALLBACK)
-		b->reason[b->order[0]] = ROUTER_CHOSEN;
-	out->wait_ns = b->uses > 0 ? 0 : earliest(b);
+	else if (b->uses > 0)
+		choose_first(b, b->uses);
 	answer(b, out);
 }
 
@@ -785,7 +787,6 @@ void router_decide(const struct region *r, const struct router_query *query,
 	rank_all(b.score, b.rank, count);
 	out->count = count;
 	out->usable = b.uses;
-	out->wait_ns = 0;
 	if (aux_likely(b.plain && count > 0))
 		decide_plain(&b, &q, out);
 	else

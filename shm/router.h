@@ -25,6 +25,9 @@
  * successes, in another 20 % one of these that is near the best by its score (which without samples
  * is that of the median), in 1 % one that was not tried for 60 s, in 25 % one whose breaker wants a
  * probe (which it bounds itself); else these are not first, unless there are only such.
+ *
+ * Strategies that learn nothing have an order of their own, in which those that the ramp after
+ * closing holds back (breaker_ramp()) come after all others.
  */
 
 #include <stdbool.h>
@@ -75,6 +78,7 @@ struct router_query {
 	int64_t price_cap_nanousd; /* of the whole call; negative: none */
 	uint64_t patience_ns;      /* a target whose limits would have it wait longer is left out */
 	uint64_t random;
+	bool is_look; /* nothing is sent: a round robin's turn is left to others */
 };
 
 struct router_candidate {
@@ -96,8 +100,6 @@ struct router_choice {
 struct router_decision {
 	unsigned count; /* in order; those left out come after, from usable on */
 	unsigned usable;
-	uint64_t wait_ns; /* usable is 0: until the first may that is left out for a limit or its
-	                   * breaker; UINT64_MAX: none will */
 	struct router_choice choice[ROUTER_CANDIDATES];
 };
 
@@ -113,6 +115,8 @@ struct router_route {
 	struct str name;
 	enum router_strategy strategy;
 	uint16_t weight_cost, weight_latency, weight_reliability;
+	int64_t price_cap_nanousd; /* of a whole call; negative: none */
+	uint64_t patience_ns;
 	unsigned count;
 	struct {
 		uint32_t row, weight;

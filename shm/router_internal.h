@@ -44,8 +44,8 @@ struct board {
 	uint8_t order[ROUTER_CANDIDATES]; /* candidates, best first */
 	unsigned count, uses;             /* candidates; usable ones */
 	uint32_t usable, open, cold, probe, stale, held, sick;
-	bool plain;                   /* all are */
-	bool failed, unpriced, waits; /* any: has errors, has no price, has to wait */
+	bool plain;  /* all are */
+	bool failed; /* any has errors */
 } __attribute__((aligned(LANES_ALIGN)));
 
 /* The question, made ready. */

@@ -51,10 +51,8 @@ static void look_numbers(
 	}
 	if (tried_ns - q->stale_ns > ROUTER_STALE_NS + ROUTER_AHEAD_NS)
 		b->stale |= UINT32_C(1) << i;
-	if (input > TARGET_PRICE_MAX || output > TARGET_PRICE_MAX) {
-		b->unpriced = true;
+	if (input > TARGET_PRICE_MAX || output > TARGET_PRICE_MAX)
 		return;
-	}
 	b->pico[i] = (int64_t)price_call(t, q, input, output);
 	b->price[i] = (float)b->pico[i];
 }
@@ -109,7 +107,6 @@ static bool look_wait(struct board *b, unsigned i, uint64_t wait_ns, uint64_t pa
 		return true;
 	b->wait_ns[i] = wait_ns;
 	b->wait_us[i] = us < WAIT_MAX_US ? us : WAIT_MAX_US;
-	b->waits = true;
 	if (wait_ns <= patience_ns)
 		return true;
 	b->reason[i] = (uint8_t)reason;
@@ -348,7 +345,7 @@ void router_look(struct board *b, const struct question *q, unsigned count)
 
 	b->count = count;
 	b->plain = true;
-	b->failed = b->unpriced = b->waits = false;
+	b->failed = false;
 	b->usable = (uint32_t)((UINT64_C(1) << count) - 1);
 	b->open = b->cold = b->probe = b->stale = b->held = b->sick = 0;
 	for (unsigned i = 0; i < count; i++, c++)

@@ -14,6 +14,21 @@ static_assert(offsetof(struct layout_route, key) == 0, "name_table wants the key
 #define WEIGHT_BITS 16
 #define WEIGHT_MASK ((UINT64_C(1) << WEIGHT_BITS) - 1)
 
+const char *router_strategy_name(uint64_t strategy)
+{
+	static const char *const name[ROUTER_STRATEGIES] = {
+		[ROUTER_BALANCED] = "balanced",
+		[ROUTER_COST] = "cost",
+		[ROUTER_LATENCY] = "latency",
+		[ROUTER_RELIABILITY] = "reliability",
+		[ROUTER_ROUND_ROBIN] = "round_robin",
+		[ROUTER_WEIGHTED] = "weighted",
+		[ROUTER_ORDER] = "order",
+	};
+
+	return strategy < ROUTER_STRATEGIES ? name[strategy] : "unknown";
+}
+
 static struct name_table table_of(const struct region *r)
 {
 	return (struct name_table){
@@ -42,6 +57,8 @@ static void write_route(struct layout_route *row, const struct router_route *rou
 	store(&row->weights,
 		(uint64_t)route->weight_cost << (2 * WEIGHT_BITS) |
 			(uint64_t)route->weight_latency << WEIGHT_BITS | route->weight_reliability);
+	store(&row->price_cap, (uint64_t)route->price_cap_nanousd);
+	store(&row->patience_ns, route->patience_ns);
 	store(&row->count, route->count);
 	for (unsigned i = 0; i < route->count; i++)
 		store(&row->target[i],
@@ -97,6 +114,8 @@ static bool read_words(const struct layout_route *row, struct router_route *out)
 	out->weight_cost = (uint16_t)(weights >> (2 * WEIGHT_BITS) & WEIGHT_MASK);
 	out->weight_latency = (uint16_t)(weights >> WEIGHT_BITS & WEIGHT_MASK);
 	out->weight_reliability = (uint16_t)(weights & WEIGHT_MASK);
+	out->price_cap_nanousd = (int64_t)load(&row->price_cap);
+	out->patience_ns = load(&row->patience_ns);
 	out->count = (unsigned)count;
 	for (unsigned i = 0; i < out->count; i++) {
 		uint64_t word = load(&row->target[i]);

@@ -146,8 +146,22 @@ def check_words(root):
             yield f'{path}: a leftover {mark}'
 
 
+def check_mutations(root):
+    """Each edit of a deliberately broken build finds its place, and one only."""
+    path = 'tests/mutations/broken.py'
+    if not os.path.exists(os.path.join(root, path)):
+        return
+    scope = {}
+    exec(compile(read(root, path), path, 'exec'), scope)
+    for name, edits, _ in scope['MUTATIONS']:
+        for file, text, _ in edits:
+            found = read(root, file).count(text) if os.path.exists(os.path.join(root, file)) else 0
+            if found != 1:
+                yield f'{path}: {name}: in {file} {found} times, not once: {text!r}'
+
+
 CHECKS = [check_direction, check_homes, check_stages, check_layout_readers, check_sizes,
-          check_functions, check_words]
+          check_functions, check_words, check_mutations]
 
 BAD_TREE = {
     'check_direction': {'shm/a.c': '#include "daemon/b.h"\n', 'daemon/b.h': ''},
@@ -157,6 +171,8 @@ BAD_TREE = {
     'check_sizes': {'tests/unit/a.c': 'int a;\n' * 900},
     'check_functions': {'base/a.c': 'int f(void)\n{\n' + '\tg();\n' * 80 + '}\n'},
     'check_words': {'base/a.c': 'void f(char *a) { strcpy(a, a); }\n'},
+    'check_mutations': {'tests/mutations/broken.py': "MUTATIONS = [('a', [('base/a.c', 'b', 'c')], [])]\n",
+                        'base/a.c': 'int b, bb;\n'},
 }
 
 

@@ -4,10 +4,7 @@
 #include <string.h>
 #include "base/aux.h"
 #include "proto/json.h"
-#include "shm/breaker.h"
-#include "shm/target.h"
 #include "tools/command.h"
-#include "tools/text.h"
 #include "tools/units.h"
 
 static const char usage[] =
@@ -19,7 +16,7 @@ static const char usage[] =
 	"\n"
 	"  open TARGET        stays open until it is closed by hand\n"
 	"  close TARGET       closes it\n"
-	"  reset TARGET       closes it and forgets what was learned\n"
+	"  reset TARGET       closes it, forgets what was learned and ends a pause\n"
 	"\n"
 	"TARGET is PROVIDER or PROVIDER/MODEL.\n"
 	"\n"
@@ -28,92 +25,61 @@ static const char usage[] =
 	"  -s, --socket PATH  the daemon's socket\n"
 	"  -h, --help         this text\n";
 
-struct health {
-	struct target_view target;
-	struct breaker_view breaker;
-};
-
-static bool health_of(const struct region *r, uint32_t row, uint64_t now_ns, struct health *h)
-{
-	if (!target_view(r, row, &h->target) || !breaker_view(r, row, now_ns, &h->breaker))
-		return false;
-	/* Participants may have written anything here. */
-	text_clean(h->target.name);
-	return true;
-}
-
 static const char *latency(uint64_t us, char out[UNITS_TEXT])
 {
 	return units_duration(us ? us * NSEC_PER_USEC : UINT64_MAX, out);
 }
 
-static void print_one(const struct health *h, uint64_t now_ns)
+static void print_one(const struct command_target *t)
 {
-	const struct breaker_view *b = &h->breaker;
-	char mean[UNITS_TEXT], p50[UNITS_TEXT], p99[UNITS_TEXT], retry[UNITS_TEXT],
+	const struct breaker_view *b = &t->b;
+	char mean[UNITS_TEXT], p50[UNITS_TEXT], p99[UNITS_TEXT], wait[UNITS_TEXT],
 		calls[UNITS_TEXT], errors[UNITS_TEXT];
-	uint64_t paused_ns = h->target.pause_ns > now_ns ? h->target.pause_ns - now_ns : 0;
 
-	printf("%-40s %-9s %8s %8s %5.1f%% %7llu %9s %9s %9s", h->target.name,
+	printf("%-40s %-9s %8s %8s %5.1f%% %7llu %9s %9s %9s", t->t.name,
 		breaker_state_name(b->state), units_count(b->requests, calls),
 		units_count(b->errors, errors), b->error_ratio * 100,
-		(unsigned long long)h->target.pending, latency(b->mean_us, mean),
+		(unsigned long long)t->t.pending, latency(b->mean_us, mean),
 		latency(b->p50_us, p50), latency(b->p99_us, p99));
 	if (b->forced)
 		printf("  by hand");
-	else if (b->state != BREAKER_CLOSED)
-		printf("  again in %s", units_duration(b->retry_ns, retry));
-	if (paused_ns)
-		printf("  paused %s", units_duration(paused_ns, retry));
+	else if (b->state == BREAKER_OPEN)
+		printf("  again in %s", units_duration(b->retry_ns, wait));
+	else if (b->state == BREAKER_HALF_OPEN)
+		printf("  probes out: %u", b->probes_out);
+	if (t->paused_ns)
+		printf("  paused %s", units_duration(t->paused_ns, wait));
 	putchar('\n');
 }
 
 static void print_text(const struct region *r, uint64_t now_ns)
 {
-	struct health h;
+	struct command_target t;
 	unsigned count = 0;
 
 	for (uint32_t i = 0; i < r->targets; i++) {
-		if (!health_of(r, i, now_ns, &h))
+		if (!command_target(r, i, now_ns, &t))
 			continue;
 		if (count++ == 0)
 			printf("%-40s %-9s %8s %8s %6s %7s %9s %9s %9s\n", "TARGET", "STATE",
 				"CALLS", "ERRORS", "RATIO", "FLIGHT", "MEAN", "P50", "P99");
-		print_one(&h, now_ns);
+		print_one(&t);
 	}
 	if (count == 0)
 		puts("no targets are configured");
 }
 
-static void json_one(struct json *j, const struct health *h, uint64_t now_ns)
-{
-	const struct breaker_view *b = &h->breaker;
-
-	json_object_begin(j, NULL);
-	json_str(j, "target", str_of(h->target.name));
-	json_str(j, "state", str_of(breaker_state_name(b->state)));
-	json_bool(j, "forced", b->forced);
-	json_uint(j, "retry_ns", b->retry_ns);
-	json_uint(j, "probes_out", b->probes_out);
-	json_uint(j, "requests", b->requests);
-	json_uint(j, "errors", b->errors);
-	json_real(j, "error_ratio", b->error_ratio);
-	json_uint(j, "transitions", b->transitions);
-	json_uint(j, "pending", h->target.pending);
-	json_uint(j, "paused_ns", h->target.pause_ns > now_ns ? h->target.pause_ns - now_ns : 0);
-	json_uint(j, "mean_us", b->mean_us);
-	json_uint(j, "p50_us", b->p50_us);
-	json_uint(j, "p99_us", b->p99_us);
-	json_object_end(j);
-}
-
 static void json_rows(struct json *j, const struct region *r, uint64_t now_ns)
 {
-	struct health h;
+	struct command_target t;
 
-	for (uint32_t i = 0; i < r->targets; i++)
-		if (health_of(r, i, now_ns, &h))
-			json_one(j, &h, now_ns);
+	for (uint32_t i = 0; i < r->targets; i++) {
+		if (!command_target(r, i, now_ns, &t))
+			continue;
+		json_object_begin(j, NULL);
+		command_target_json(j, i, &t);
+		json_object_end(j);
+	}
 }
 
 static int act(const struct command_common *common, const char *verb, const char *target)

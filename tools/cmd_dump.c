@@ -184,22 +184,10 @@ static void json_header(struct json *j, const struct region *r)
 	json_object_end(j);
 }
 
-static void json_bucket(struct json *j, uint32_t row, struct bucket_view *v)
+static void json_bucket(struct json *j, uint32_t row, const struct bucket_view *v, uint64_t now_ns)
 {
 	json_object_begin(j, NULL);
-	json_uint(j, "row", row);
-	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
-	/* Participants may have written anything here. */
-	text_clean(v->name);
-	json_str(j, "name", str_of(v->name));
-	json_str(j, "resource", str_of(bucket_resource_name(v->resource)));
-	json_uint(j, "limit", v->limit);
-	json_uint(j, "window_ns", v->window_ns);
-	json_uint(j, "burst", v->burst);
-	json_uint(j, "available", v->available);
-	json_uint(j, "admitted", v->admitted);
-	json_uint(j, "rejected", v->rejected);
-	json_uint(j, "held", v->held);
+	command_limit_json(j, row, v, now_ns);
 	json_uint(j, "tat_ns", v->tat);
 	json_uint(j, "pause_ns", v->pause_ns);
 	json_object_end(j);
@@ -213,7 +201,7 @@ static void json_tables(struct json *j, const struct region *r, uint64_t now_ns)
 	json_array_begin(j, "limits");
 	for (uint32_t i = 0; i < r->buckets; i++)
 		if (bucket_view(r, i, now_ns, &b))
-			json_bucket(j, i, &b);
+			json_bucket(j, i, &b, now_ns);
 	json_array_end(j);
 	json_array_begin(j, "participants");
 	for (uint32_t i = 0; i < r->participants; i++) {

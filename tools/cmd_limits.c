@@ -17,24 +17,20 @@ static const char usage[] =
 	"\"SCOPE NAME RESOURCE\", as this list and refusals have it.\n"
 	"\n"
 	"  reset LABEL        as if nothing were owed (what is in flight stays)\n"
-	"  resume LABEL       ends a pause that a provider's 429 began\n"
+	"  resume LABEL       ends a pause that a provider's 429 began, for the limit and for\n"
+	"                     the targets that it covers\n"
 	"\n"
 	"      --json         one JSON object\n"
 	"      --region FILE  the region's file (default: beside the socket)\n"
 	"  -s, --socket PATH  the daemon's socket\n"
 	"  -h, --help         this text\n";
 
-static uint64_t pause_left(const struct bucket_view *v, uint64_t now_ns)
-{
-	return v->pause_ns > now_ns ? v->pause_ns - now_ns : 0;
-}
-
 static void print_one(const struct bucket_view *v, uint64_t now_ns)
 {
 	char label[BUCKET_LABEL_TEXT], rate[UNITS_TEXT], burst[UNITS_TEXT], owed[UNITS_TEXT],
 		held[UNITS_TEXT], left[UNITS_TEXT], full[UNITS_TEXT], admitted[UNITS_TEXT],
 		rejected[UNITS_TEXT];
-	uint64_t paused_ns = pause_left(v, now_ns);
+	uint64_t paused_ns = command_limit_paused(v, now_ns);
 
 	command_limit_label(v, label);
 	printf("%-44s %14s %8s %8s %8s %8s %10s %9s %9s%s", label,
@@ -66,36 +62,17 @@ static void print_text(const struct region *r, uint64_t now_ns)
 		puts("no limits are configured");
 }
 
-static void json_one(struct json *j, const struct bucket_view *v, uint64_t now_ns)
-{
-	char label[BUCKET_LABEL_TEXT];
-
-	command_limit_label(v, label);
-	json_object_begin(j, NULL);
-	json_str(j, "label", str_of(label));
-	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
-	json_str(j, "resource", str_of(bucket_resource_name(v->resource)));
-	json_uint(j, "limit", v->limit);
-	json_uint(j, "window_ns", v->window_ns);
-	json_uint(j, "burst", v->burst);
-	json_uint(j, "owed", v->owed);
-	json_uint(j, "held", v->held);
-	json_uint(j, "available", v->available);
-	json_uint(j, "full_ns", v->full_ns);
-	json_uint(j, "paused_ns", pause_left(v, now_ns));
-	json_uint(j, "admitted", v->admitted);
-	json_uint(j, "rejected", v->rejected);
-	json_bool(j, "template", v->origin == BUCKET_ORIGIN_TEMPLATE);
-	json_object_end(j);
-}
-
 static void json_rows(struct json *j, const struct region *r, uint64_t now_ns)
 {
 	struct bucket_view v;
 
-	for (uint32_t i = 0; i < r->buckets; i++)
-		if (bucket_view(r, i, now_ns, &v))
-			json_one(j, &v, now_ns);
+	for (uint32_t i = 0; i < r->buckets; i++) {
+		if (!bucket_view(r, i, now_ns, &v))
+			continue;
+		json_object_begin(j, NULL);
+		command_limit_json(j, i, &v, now_ns);
+		json_object_end(j);
+	}
 }
 
 static int act(const struct command_common *common, const char *verb, const char *label)

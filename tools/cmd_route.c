@@ -5,6 +5,8 @@
 #include <string.h>
 #include "base/aux.h"
 #include "proto/json.h"
+#include "shm/router.h"
+#include "shm/target.h"
 #include "tools/command.h"
 #include "tools/text.h"
 #include "tools/units.h"
@@ -21,8 +23,8 @@ static const char usage[] =
 	"      --input N           tokens of the prompt (default 1000)\n"
 	"      --output N          tokens of the answer (default: what was learned)\n"
 	"      --needs LIST        of tools, vision, json, reasoning, streaming, with commas\n"
-	"      --price-cap USD     at most this much for the call\n"
-	"      --patience SECONDS  how long it may wait for a limit (default 0)\n"
+	"      --price-cap USD     at most this much for the call (default: the route's)\n"
+	"      --patience SECONDS  how long it may wait for a limit (default: the route's)\n"
 	"  -u, --user NAME         whose limits count\n"
 	"      --json              one JSON object, always with those left out\n"
 	"  -s, --socket PATH       the daemon's socket\n"
@@ -37,54 +39,50 @@ struct ask {
 
 /* ---- arguments ---- */
 
-struct word {
-	const char *name;
-	unsigned value;
-};
+static_assert((int)LLMKIT_STRATEGY_BALANCED == ROUTER_BALANCED + 1 &&
+		(int)LLMKIT_STRATEGY_ORDER == ROUTER_STRATEGIES,
+	"strategies are the router's and a default");
+static_assert((int)LLMKIT_TOOLS == TARGET_TOOLS && (int)LLMKIT_STREAMING == TARGET_STREAMING,
+	"capabilities are the targets'");
 
-static const struct word strategies[] = {
-	{ "balanced", LLMKIT_STRATEGY_BALANCED },
-	{ "cost", LLMKIT_STRATEGY_COST },
-	{ "latency", LLMKIT_STRATEGY_LATENCY },
-	{ "reliability", LLMKIT_STRATEGY_RELIABILITY },
-	{ "round_robin", LLMKIT_STRATEGY_ROUND_ROBIN },
-	{ "weighted", LLMKIT_STRATEGY_WEIGHTED },
-	{ "order", LLMKIT_STRATEGY_ORDER },
-	{ NULL, 0 },
-};
-static const struct word needs[] = {
-	{ "tools", LLMKIT_TOOLS },
-	{ "vision", LLMKIT_VISION },
-	{ "json", LLMKIT_JSON },
-	{ "reasoning", LLMKIT_REASONING },
-	{ "streaming", LLMKIT_STREAMING },
-	{ NULL, 0 },
-};
-
-static bool find_word(const struct word *words, const char *what, const char *text, size_t length,
-	unsigned *value)
+static const char *strategy_name(unsigned i)
 {
-	for (const struct word *w = words; w->name; w++)
-		if (strlen(w->name) == length && strncmp(text, w->name, length) == 0) {
-			*value = w->value;
-			return true;
-		}
+	return i < ROUTER_STRATEGIES ? router_strategy_name(i) : NULL;
+}
+
+/* Which of names this is; -1: none, and that is told. */
+static int find_word(
+	const char *(*names)(unsigned i), const char *what, const char *text, size_t length)
+{
+	const char *name;
+
+	for (unsigned i = 0; (name = names(i)); i++)
+		if (strlen(name) == length && strncmp(text, name, length) == 0)
+			return (int)i;
 	fprintf(stderr, "llmkit route: no %s \"%.*s\"; there are:", what, (int)length, text);
-	for (const struct word *w = words; w->name; w++)
-		fprintf(stderr, " %s", w->name);
+	for (unsigned i = 0; (name = names(i)); i++)
+		fprintf(stderr, " %s", name);
 	fputc('\n', stderr);
-	return false;
+	return -1;
+}
+
+static bool take_strategy(struct llmkit_query *q, const char *text)
+{
+	int found = find_word(strategy_name, "strategy", text, strlen(text));
+
+	q->strategy = (enum llmkit_strategy)(found + 1);
+	return found >= 0;
 }
 
 static bool take_needs(struct llmkit_query *q, const char *list)
 {
 	while (*list) {
 		size_t length = strcspn(list, ",");
-		unsigned value;
+		int found = find_word(target_capability_name, "need", list, length);
 
-		if (!find_word(needs, "need", list, length, &value))
+		if (found < 0)
 			return false;
-		q->capabilities |= value;
+		q->capabilities |= UINT64_C(1) << found;
 		list += length + (list[length] == ',');
 	}
 	return true;
@@ -108,17 +106,13 @@ static bool take_number(const char *option, const char *text, double scale, uint
 static bool take_option(struct ask *ask, int option)
 {
 	struct llmkit_query *q = &ask->query;
-	unsigned strategy;
 
 	switch (option) {
 	case 'e':
 		ask->explain = true;
 		return true;
 	case 'S':
-		if (!find_word(strategies, "strategy", optarg, strlen(optarg), &strategy))
-			return false;
-		q->strategy = (enum llmkit_strategy)strategy;
-		return true;
+		return take_strategy(q, optarg);
 	case 'i':
 		return take_number("--input", optarg, 1, &q->input_tokens);
 	case 'o':
@@ -236,7 +230,9 @@ int cmd_route(int argc, char **argv)
 		COMMAND_OPTION_HELP,
 		{ 0 },
 	};
-	struct ask ask = { .query = { .size = sizeof(ask.query), .input_tokens = 1000 } };
+	struct ask ask = {
+		.query = { .size = sizeof(ask.query), .input_tokens = 1000, .look = true }
+	};
 	llmkit *kit = NULL;
 	int option, code;
 

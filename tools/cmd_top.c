@@ -120,11 +120,11 @@ static int print_once(struct top *t)
 	return COMMAND_OK;
 }
 
-static int print_json(struct top *t, uint64_t since)
+static int print_json(struct top *t)
 {
 	aux_cleanup(buffer_deinit) struct buffer out = BUFFER_NULL;
 
-	if (top_json_print(t->model, t->source.path, t->source.trouble, since, &out) < 0)
+	if (top_json_print(t->model, t->source.path, t->source.trouble, &out) < 0)
 		return out_of_memory();
 	fwrite(buffer_head(&out), 1, buffer_length(&out), stdout);
 	return fflush(stdout) == 0 ? COMMAND_OK : COMMAND_FAILED;
@@ -133,7 +133,6 @@ static int print_json(struct top *t, uint64_t since)
 /* Two samples make a rate. */
 static int print(struct top *t)
 {
-	uint64_t since = 1;
 	int code = sample(t);
 
 	while (code == COMMAND_OK) {
@@ -143,8 +142,7 @@ static int print(struct top *t)
 		code = sample(t);
 		if (code != COMMAND_OK)
 			break;
-		code = t->common.json ? print_json(t, since) : print_once(t);
-		since = t->model->events + 1;
+		code = t->common.json ? print_json(t) : print_once(t);
 		if (t->once)
 			return code;
 	}
@@ -231,9 +229,10 @@ static void await(struct top *t)
 	wait = (struct timespec){ (time_t)(until_ns / NSEC_PER_SEC),
 		(long)(until_ns % NSEC_PER_SEC) };
 	ppoll(polls, ARRAY_SIZE(polls), &wait, NULL);
-	if (polls[1].revents)
+	/* To be stopped discards what was typed: whether there is any is asked again then. */
+	if (polls[1].revents) {
 		take_signals(t);
-	if (polls[0].revents) {
+	} else if (polls[0].revents) {
 		t->typed_ns = clock_boottime_ns();
 		if (terminal_read(&t->terminal) < 0)
 			t->is_over = true;

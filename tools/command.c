@@ -263,3 +263,70 @@ const char *command_participant_state(enum participant_state state)
 		state == PARTICIPANT_ORPHAN  ? "orphan" :
 					       "free";
 }
+
+uint64_t command_limit_paused(const struct bucket_view *v, uint64_t now_ns)
+{
+	return v->pause_ns > now_ns ? v->pause_ns - now_ns : 0;
+}
+
+void command_limit_json(struct json *j, uint32_t row, const struct bucket_view *v, uint64_t now_ns)
+{
+	char label[BUCKET_LABEL_TEXT], name[sizeof(v->name)];
+
+	command_limit_label(v, label);
+	memcpy(name, v->name, sizeof(name));
+	text_clean(name);
+	json_uint(j, "row", row);
+	json_str(j, "label", str_of(label));
+	json_str(j, "scope", str_of(bucket_scope_name(v->scope)));
+	json_str(j, "name", str_of(name));
+	json_str(j, "resource", str_of(bucket_resource_name(v->resource)));
+	json_uint(j, "limit", v->limit);
+	json_uint(j, "window_ns", v->window_ns);
+	json_uint(j, "burst", v->burst);
+	json_uint(j, "owed", v->owed);
+	json_uint(j, "held", v->held);
+	json_uint(j, "available", v->available);
+	json_uint(j, "full_ns", v->full_ns);
+	json_uint(j, "paused_ns", command_limit_paused(v, now_ns));
+	json_uint(j, "admitted", v->admitted);
+	json_uint(j, "rejected", v->rejected);
+	json_bool(j, "template", v->origin == BUCKET_ORIGIN_TEMPLATE);
+}
+
+bool command_target(
+	const struct region *r, uint32_t row, uint64_t now_ns, struct command_target *out)
+{
+	if (!target_view(r, row, &out->t) || !breaker_view(r, row, now_ns, &out->b))
+		return false;
+	/* Participants may have written anything here. */
+	text_clean(out->t.name);
+	out->paused_ns = target_paused(r, row, now_ns);
+	return true;
+}
+
+void command_target_json(struct json *j, uint32_t row, const struct command_target *t)
+{
+	const struct breaker_view *b = &t->b;
+
+	json_uint(j, "row", row);
+	json_str(j, "target", str_of(t->t.name));
+	json_bool(j, "available", t->t.available);
+	json_str(j, "state", str_of(breaker_state_name(b->state)));
+	json_bool(j, "forced", b->forced);
+	json_uint(j, "retry_ns", b->retry_ns);
+	json_uint(j, "probes_out", b->probes_out);
+	json_uint(j, "paused_ns", t->paused_ns);
+	json_uint(j, "pending", t->t.pending);
+	json_uint(j, "requests", b->requests);
+	json_uint(j, "errors", b->errors);
+	json_real(j, "error_ratio", b->error_ratio);
+	json_uint(j, "transitions", b->transitions);
+	json_uint(j, "mean_us", b->mean_us);
+	json_uint(j, "p50_us", b->p50_us);
+	json_uint(j, "p99_us", b->p99_us);
+	json_uint(j, "window_ok", b->window_ok);
+	json_uint(j, "window_bad", b->window_bad);
+	json_real(j, "baseline_us", b->baseline_us);
+	json_uint(j, "changed_ns", b->changed_ns);
+}

@@ -6,9 +6,13 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include "libclient/llmkit.h"
+#include "shm/breaker.h"
 #include "shm/bucket_table.h"
 #include "shm/participant.h"
 #include "shm/region.h"
+#include "shm/target.h"
+
+struct json;
 
 enum {
 	COMMAND_OK = 0,
@@ -66,6 +70,22 @@ void command_limit_label(const struct bucket_view *v, char out[BUCKET_LABEL_TEXT
 
 const char *command_participant_state(enum participant_state state);
 
+/* Nanoseconds of a limit's pause that are left; 0: none. */
+uint64_t command_limit_paused(const struct bucket_view *v, uint64_t now_ns);
+
+/* A target as it is to be shown: its name fit for a terminal, its pause its provider's too. */
+struct command_target {
+	struct target_view t;
+	struct breaker_view b;
+	uint64_t paused_ns; /* that are left; 0: none */
+};
+bool command_target(
+	const struct region *r, uint32_t row, uint64_t now_ns, struct command_target *out);
+
+/* The members of a row, the same in every command's JSON, into the object that is open. */
+void command_limit_json(struct json *j, uint32_t row, const struct bucket_view *v, uint64_t now_ns);
+void command_target_json(struct json *j, uint32_t row, const struct command_target *t);
+
 /* The path that command_attach() opens. 0 or COMMAND_USAGE, told. */
 int command_region_path(
 	const char *region, const char *socket, char *out, size_t size, const char *command);
@@ -101,7 +121,6 @@ int command_help(const char *usage);
 int command_usage(char **argv);
 
 /* The region's rows as text, or as a JSON object with an array of the command's name. */
-struct json;
 int command_list(const char *command, const struct command_common *common,
 	void (*text)(const struct region *r, uint64_t now_ns),
 	void (*rows)(struct json *j, const struct region *r, uint64_t now_ns));

@@ -74,9 +74,10 @@ static int open_own(int fd)
 /* All of it: what leaves a terminal usable is worth a moment. */
 static void write_all(int fd, const char *text, size_t length)
 {
-	for (int tries = 0; length > 0 && tries < 64; tries++) {
+	for (int tries = 0; length > 0 && tries < 64;) {
 		ssize_t n = write(fd, text, length);
 
+		tries = n > 0 ? 0 : tries + 1;
 		if (n < 0 && errno == EAGAIN) {
 			struct pollfd p = { .fd = fd, .events = POLLOUT };
 
@@ -89,6 +90,13 @@ static void write_all(int fd, const char *text, size_t length)
 			length -= (size_t)n;
 		}
 	}
+}
+
+/* A frame that is under way, as one that is cut may end within a sequence. */
+static void finish_frame(struct terminal *t)
+{
+	write_all(t->out, buffer_head(&t->pending), buffer_length(&t->pending));
+	buffer_reset(&t->pending, SIZE_MAX);
 }
 
 int terminal_open(struct terminal *t)
@@ -116,6 +124,7 @@ void terminal_enter(struct terminal *t)
 	now.c_cc[VMIN] = 1;
 	now.c_cc[VTIME] = 0;
 	tcsetattr(t->in, TCSADRAIN, &now);
+	finish_frame(t);
 	write_all(t->out, enter_text, sizeof(enter_text) - 1);
 	t->is_entered = true;
 	terminal_forget(t);
@@ -137,9 +146,9 @@ void terminal_leave(struct terminal *t)
 	if (!t->is_entered)
 		return;
 	t->is_entered = false;
+	finish_frame(t);
 	if (t->answers)
 		await_answer(t);
-	buffer_reset(&t->pending, SIZE_MAX);
 	write_all(t->out, leave_text, sizeof(leave_text) - 1);
 	tcsetattr(t->in, TCSAFLUSH, &t->before);
 	if (!t->owns_out)

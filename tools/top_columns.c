@@ -183,25 +183,25 @@ static const char *limit_text(const void *row, char out[TOP_EVENT_TEXT])
 
 #define TARGET(row_) const struct top_target *t = (row_)
 
-static void target_label(struct canvas *c, const void *row, unsigned width)
+static void target_name(struct canvas *c, const void *row, unsigned width)
 {
 	TARGET(row);
-	canvas_field(c, t->t.available ? CANVAS_PLAIN : CANVAS_DIM, t->t.name, width, false);
+	canvas_field(c, t->v.t.available ? CANVAS_PLAIN : CANVAS_DIM, t->v.t.name, width, false);
 }
 
 static void target_state(struct canvas *c, const void *row, unsigned width)
 {
 	TARGET(row);
-	bool is_closed = t->b.state == BREAKER_CLOSED;
+	bool is_closed = t->v.b.state == BREAKER_CLOSED;
 
-	if (is_closed && !t->t.available)
+	if (is_closed && !t->v.t.available)
 		canvas_field(c, CANVAS_DIM, "no key", width, false);
 	else
 		canvas_field(c,
-			is_closed                               ? CANVAS_GOOD :
-				t->b.state == BREAKER_HALF_OPEN ? CANVAS_WARN :
-								  CANVAS_BAD,
-			breaker_state_name(t->b.state), width, false);
+			is_closed                                 ? CANVAS_GOOD :
+				t->v.b.state == BREAKER_HALF_OPEN ? CANVAS_WARN :
+								    CANVAS_BAD,
+			breaker_state_name(t->v.b.state), width, false);
 }
 
 /* Until when nobody goes there. */
@@ -210,12 +210,12 @@ static void target_until(struct canvas *c, const void *row, unsigned width)
 	TARGET(row);
 	char wait[UNITS_TEXT], text[UNITS_TEXT + 8] = "";
 
-	if (t->b.forced)
+	if (t->v.b.forced)
 		snprintf(text, sizeof(text), "by hand");
-	else if (t->paused_ns)
-		snprintf(text, sizeof(text), "paused %s", units_duration(t->paused_ns, wait));
-	else if (t->b.state != BREAKER_CLOSED && t->b.retry_ns)
-		snprintf(text, sizeof(text), "in %s", units_duration(t->b.retry_ns, wait));
+	else if (t->v.paused_ns)
+		snprintf(text, sizeof(text), "paused %s", units_duration(t->v.paused_ns, wait));
+	else if (t->v.b.state != BREAKER_CLOSED && t->v.b.retry_ns)
+		snprintf(text, sizeof(text), "in %s", units_duration(t->v.b.retry_ns, wait));
 	canvas_field(c, CANVAS_WARN, text, width, false);
 }
 
@@ -224,7 +224,8 @@ static void target_flight(struct canvas *c, const void *row, unsigned width)
 	TARGET(row);
 	char text[UNITS_TEXT];
 
-	put(c, t->t.pending ? CANVAS_PLAIN : CANVAS_DIM, units_count(t->t.pending, text), width);
+	put(c, t->v.t.pending ? CANVAS_PLAIN : CANVAS_DIM, units_count(t->v.t.pending, text),
+		width);
 }
 
 static void target_rate(struct canvas *c, const void *row, unsigned width)
@@ -238,8 +239,8 @@ static void target_errors(struct canvas *c, const void *row, unsigned width)
 	TARGET(row);
 	char text[UNITS_TEXT];
 
-	snprintf(text, sizeof(text), "%.1f%%", t->b.error_ratio * 100);
-	put(c, t->b.error_ratio > 0 ? CANVAS_WARN : CANVAS_DIM, text, width);
+	snprintf(text, sizeof(text), "%.1f%%", t->v.b.error_ratio * 100);
+	put(c, t->v.b.error_ratio > 0 ? CANVAS_WARN : CANVAS_DIM, text, width);
 }
 
 static void put_latency(struct canvas *c, uint64_t us, unsigned width)
@@ -250,12 +251,12 @@ static void put_latency(struct canvas *c, uint64_t us, unsigned width)
 
 static void target_p50(struct canvas *c, const void *row, unsigned width)
 {
-	put_latency(c, ((const struct top_target *)row)->b.p50_us, width);
+	put_latency(c, ((const struct top_target *)row)->v.b.p50_us, width);
 }
 
 static void target_p99(struct canvas *c, const void *row, unsigned width)
 {
-	put_latency(c, ((const struct top_target *)row)->b.p99_us, width);
+	put_latency(c, ((const struct top_target *)row)->v.b.p99_us, width);
 }
 
 /* 0 to 7: how often 1.4 has to be multiplied to get from the quickest to this. */
@@ -295,12 +296,12 @@ static void target_spark(struct canvas *c, const void *row, unsigned width)
 static double target_state_key(const void *row)
 {
 	TARGET(row);
-	return t->b.state == BREAKER_OPEN ? 2 : t->b.state == BREAKER_HALF_OPEN ? 1 : 0;
+	return t->v.b.state == BREAKER_OPEN ? 2 : t->v.b.state == BREAKER_HALF_OPEN ? 1 : 0;
 }
 
 static double target_flight_key(const void *row)
 {
-	return (double)((const struct top_target *)row)->t.pending;
+	return (double)((const struct top_target *)row)->v.t.pending;
 }
 
 static double target_rate_key(const void *row)
@@ -310,21 +311,21 @@ static double target_rate_key(const void *row)
 
 static double target_errors_key(const void *row)
 {
-	return ((const struct top_target *)row)->b.error_ratio;
+	return ((const struct top_target *)row)->v.b.error_ratio;
 }
 
 static double target_p50_key(const void *row)
 {
-	return (double)((const struct top_target *)row)->b.p50_us;
+	return (double)((const struct top_target *)row)->v.b.p50_us;
 }
 
 static double target_p99_key(const void *row)
 {
-	return (double)((const struct top_target *)row)->b.p99_us;
+	return (double)((const struct top_target *)row)->v.b.p99_us;
 }
 
 static const struct top_column target_columns[] = {
-	{ "TARGET", .draw = target_label },
+	{ "TARGET", .draw = target_name },
 	{ "BREAKER", 9, .falls = true, .draw = target_state, .key = target_state_key },
 	{ "UNTIL", 15, .from = 90, .unsorted = true, .draw = target_until },
 	{ "FLIGHT", 6, .from = 60, .at_right = true, .falls = true, .draw = target_flight,
@@ -349,7 +350,7 @@ static const void *target_row(const struct top_model *m, uint64_t index)
 static const char *target_text(const void *row, char out[TOP_EVENT_TEXT])
 {
 	(void)out;
-	return ((const struct top_target *)row)->t.name;
+	return ((const struct top_target *)row)->v.t.name;
 }
 
 /* ---- participants ---- */

@@ -29,6 +29,38 @@ const struct top_event *top_model_event(const struct top_model *m, uint64_t numb
 	return number != 0 && e->number == number ? e : NULL;
 }
 
+uint64_t top_model_tell(struct top_model *m)
+{
+	uint64_t first = m->told + 1,
+		 kept = m->events < TOP_EVENTS ? 1 : m->events - TOP_EVENTS + 1;
+
+	if (first < kept)
+		m->lost += kept - first;
+	m->told = m->events;
+	return max_u64(first, kept);
+}
+
+const char *top_event_kind(const struct top_event *e)
+{
+	if (e->kind == 0)
+		return "note";
+	switch ((enum event_kind)e->kind) {
+	case EVENT_BREAKER:
+		return "breaker";
+	case EVENT_PAUSE:
+		return "pause";
+	case EVENT_LIMIT:
+		return "limit";
+	case EVENT_PARTICIPANT:
+		return "participant";
+	case EVENT_EVICTED:
+		return "evicted";
+	case EVENT_PAUSE_TARGET:
+		return "pause_target";
+	}
+	return "unknown";
+}
+
 void top_model_note(struct top_model *m, const char *format, ...)
 {
 	struct top_event *e = add(m, 0, m->now_ns);

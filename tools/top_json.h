@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "tools/top_view.h"
 
-/* Appends the object and a line's end. Events from number since on. 0, -ENOMEM. */
-int top_json_print(const struct top_model *m, const char *region, const char *trouble,
-	uint64_t since, struct buffer *out);
+/* Appends the object and a line's end, with the events that were not told yet: each is told once
+ * or counted as lost. 0, -ENOMEM. */
+int top_json_print(
+	struct top_model *m, const char *region, const char *trouble, struct buffer *out);

@@ -6,7 +6,6 @@
 #include <string.h>
 #include "base/aux.h"
 #include "shm/hold.h"
-#include "tools/text.h"
 
 struct top_model *top_model_new(void)
 {
@@ -123,7 +122,7 @@ static int sample_limits(struct top_model *m, const struct region *r)
 		if (!bucket_view(r, i, m->now_ns, &l.v))
 			continue;
 		command_limit_label(&l.v, l.label);
-		l.paused_ns = l.v.pause_ns > m->now_ns ? l.v.pause_ns - m->now_ns : 0;
+		l.paused_ns = command_limit_paused(&l.v, m->now_ns);
 		compare_limit(m, &l);
 		rows = with_room(m->limit, m->limits, &m->limit_rows, sizeof(l));
 		if (!rows)
@@ -154,17 +153,17 @@ static void compare_target(struct top_model *m, struct top_target *t)
 {
 	struct top_past *p = &m->target_past[t->row];
 
-	if (past_is_of(p, t->t.name, t->b.requests, t->b.errors)) {
-		t->requests = rate_of(m, t->b.requests, p->first);
-		t->errors = rate_of(m, t->b.errors, p->second);
+	if (past_is_of(p, t->v.t.name, t->v.b.requests, t->v.b.errors)) {
+		t->requests = rate_of(m, t->v.b.requests, p->first);
+		t->errors = rate_of(m, t->v.b.errors, p->second);
 	}
 	memmove(p->history, p->history + 1, sizeof(p->history) - sizeof(p->history[0]));
-	p->history[TOP_HISTORY - 1] = latency_since(&t->t, p);
+	p->history[TOP_HISTORY - 1] = latency_since(&t->v.t, p);
 	memcpy(t->history, p->history, sizeof(t->history));
-	memcpy(p->learned, t->t.first_token_us, sizeof(p->learned));
-	p->samples = t->t.samples;
-	p->first = t->b.requests;
-	p->second = t->b.errors;
+	memcpy(p->learned, t->v.t.first_token_us, sizeof(p->learned));
+	p->samples = t->v.t.samples;
+	p->first = t->v.b.requests;
+	p->second = t->v.b.errors;
 }
 
 static int sample_targets(struct top_model *m, const struct region *r)
@@ -172,12 +171,13 @@ static int sample_targets(struct top_model *m, const struct region *r)
 	struct top_target t, *rows;
 
 	m->targets = 0;
+	m->in_flight = 0;
 	for (uint32_t i = 0; i < r->targets; i++) {
 		t = (struct top_target){ .row = i };
-		if (!target_view(r, i, &t.t) || !breaker_view(r, i, m->now_ns, &t.b))
+		if (!command_target(r, i, m->now_ns, &t.v))
 			continue;
-		text_clean(t.t.name);
-		t.paused_ns = target_paused(r, i, m->now_ns);
+		if (!t.v.t.is_provider)
+			m->in_flight += t.v.t.pending;
 		compare_target(m, &t);
 		rows = with_room(m->target, m->targets, &m->target_rows, sizeof(t));
 		if (!rows)

@@ -10,17 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/aux.h"
-#include "shm/breaker.h"
-#include "shm/bucket_table.h"
 #include "shm/counters.h"
 #include "shm/event.h"
-#include "shm/participant.h"
 #include "shm/region.h"
-#include "shm/target.h"
 #include "tools/command.h"
 
 #define TOP_HISTORY 30
-#define TOP_EVENTS 256 /* that are kept for the screen */
+#define TOP_EVENTS 2048 /* that are kept: more than a region keeps, so that none is lost here */
+#define TOP_EVENTS_SHOWN 256 /* of them, the latest, on the screen */
 #define TOP_LABEL BUCKET_LABEL_TEXT
 #define TOP_EVENT_TEXT 384
 
@@ -28,15 +25,13 @@ struct top_limit {
 	uint32_t row;
 	char label[TOP_LABEL];
 	struct bucket_view v;
-	uint64_t paused_ns;
+	uint64_t paused_ns;        /* that are left */
 	double admitted, rejected; /* units, attempts */
 };
 
 struct top_target {
 	uint32_t row;
-	struct target_view t; /* its name is what rows are called by */
-	struct breaker_view b;
-	uint64_t paused_ns;
+	struct command_target v; /* its name is what rows are called by */
 	double requests, errors;
 	uint64_t history[TOP_HISTORY]; /* us to the first token, the newest last; 0: no answer
 	                                * began in that interval */
@@ -77,6 +72,7 @@ struct top_model {
 	struct region_status status;
 	uint64_t counter[COUNTERS];
 	double rate[COUNTERS];
+	uint64_t in_flight; /* at providers now, of all processes; the targets' sum */
 
 	struct top_limit *limit;
 	uint32_t limits, limit_rows;
@@ -87,7 +83,8 @@ struct top_model {
 
 	struct top_event *event; /* TOP_EVENTS; number n is at n % TOP_EVENTS */
 	uint64_t events;         /* that there ever were */
-	uint64_t lost;           /* that could not be read */
+	uint64_t lost;           /* that could not be read, or not be kept until they were told */
+	uint64_t told;           /* the last that top_model_tell() gave out */
 	uint64_t ticket;
 	bool has_ticket;
 
@@ -110,5 +107,10 @@ void top_model_note(struct top_model *m, const char *format, ...) aux_printf(2, 
 void top_model_read_events(struct top_model *m, const struct region *r);
 /* CLOCK_REALTIME in seconds. */
 int64_t top_model_wall_s(const struct top_model *m, uint64_t time_ns);
+/* From which number on events were not told yet, up to the last: all of them are kept. Those that
+ * came and went untold count as lost. */
+uint64_t top_model_tell(struct top_model *m);
 /* The event of a number, or NULL where it is not kept. */
 const struct top_event *top_model_event(const struct top_model *m, uint64_t number);
+/* "breaker", "pause", …; "note": said by this program. */
+const char *top_event_kind(const struct top_event *e);

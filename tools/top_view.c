@@ -55,7 +55,7 @@ static uint64_t first_index(const struct top_model *m, enum top_section section)
 {
 	if (section != TOP_EVENT_LIST)
 		return 0;
-	return m->events < TOP_EVENTS ? 1 : m->events - TOP_EVENTS + 1;
+	return m->events < TOP_EVENTS_SHOWN ? 1 : m->events - TOP_EVENTS_SHOWN + 1;
 }
 
 static unsigned collect(const struct top_view *v, const struct top_model *m,
@@ -94,7 +94,7 @@ static unsigned rows_of(const struct top_model *m, enum top_section section)
 	case TOP_PARTICIPANTS:
 		return m->participants;
 	default:
-		return m->events < TOP_EVENTS ? (unsigned)m->events : TOP_EVENTS;
+		return m->events < TOP_EVENTS_SHOWN ? (unsigned)m->events : TOP_EVENTS_SHOWN;
 	}
 }
 
@@ -172,6 +172,7 @@ static void draw_traffic(struct canvas *c, const struct top_model *m)
 {
 	put_figure(c, "req/s", m->rate[COUNTER_requests_started], CANVAS_BOLD);
 	put_count(c, "active", m->counter[COUNTER_requests_active]);
+	put_count(c, "flight", m->in_flight);
 	put_figure(c, "failed/s", m->rate[COUNTER_requests_failed], CANVAS_BAD);
 	put_figure(c, "limited/s", m->rate[COUNTER_requests_limited], CANVAS_WARN);
 	put_figure(c, "tokens/s in", m->rate[COUNTER_tokens_input], CANVAS_PLAIN);
@@ -361,7 +362,9 @@ static void draw_help(struct canvas *c, unsigned room)
 		"",
 		"USED: what is owed, then what requests in flight hold, then what is left",
 		"FULL IN: until all is back if nothing more is taken",
-		"ERRORS, P50, P99: of the breaker's window, time to the first token",
+		"active: requests in the daemon; flight: calls at providers, of all processes",
+		"ERRORS: of the breaker's window",
+		"P50, P99: time to the first token in the last minute",
 		"LATENCY: time to the first token by interval; a step is a factor of 1.4",
 		"HOLDS: requests in flight that hold tokens, money or concurrency",
 		"",

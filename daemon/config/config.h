@@ -58,11 +58,11 @@ struct config_route {
 	char *name;
 	struct config_target {
 		unsigned provider;
-		char *upstream; /* the provider's name of the model */
-		char *model;    /* as limits and clients know it */
-		uint32_t max_tokens;
-		uint32_t weight; /* ROUTER_WEIGHTED; 1 when not given */
-	} * targets;             /* in order */
+		char *upstream;                 /* the provider's name of the model */
+		char *model;                    /* as limits and clients know it */
+		const struct config_model *row; /* of models; NULL: nobody configured it */
+		uint32_t weight;                /* ROUTER_WEIGHTED; 1 when not given */
+	} * targets;                            /* in order */
 	unsigned target_count;
 	enum router_strategy strategy;                            /* ROUTER_ORDER when not given */
 	uint16_t weight_cost, weight_latency, weight_reliability; /* parts of 1000 */
@@ -132,3 +132,7 @@ struct str config_key_label(const struct config_provider *p);
 
 /* Index of the provider of that name; -1 when there is none. */
 int config_find_provider(const struct config *c, struct str name);
+
+/* The model of that name; with an index of a provider, that one's, also by the provider's own name
+ * for it; provider -1: anyone's. NULL: none. */
+const struct config_model *config_find_model(const struct config *c, struct str name, int provider);

@@ -9,6 +9,7 @@
 #include "daemon/config/config_check.h"
 #include "daemon/config/config_units.h"
 #include "daemon/config/keys_source.h"
+#include "shm/target.h"
 
 /* Lines into one buffer; the first failure stays. */
 struct config_printer {
@@ -190,10 +191,10 @@ static void print_capabilities(struct config_printer *p, uint64_t capabilities)
 	const char *before = "";
 
 	print(p, "    capabilities: [");
-	for (unsigned i = 0; i < CONFIG_CAPABILITIES; i++) {
+	for (unsigned i = 0; i < TARGET_CAPABILITY_BITS; i++) {
 		if (!(capabilities >> i & 1))
 			continue;
-		print(p, "%s%s", before, config_capabilities[i]);
+		print(p, "%s%s", before, target_capability_name(i));
 		before = ", ";
 	}
 	print(p, "]\n");

@@ -168,8 +168,8 @@ static void config_check_model_provider(
 
 static uint64_t config_capability_find(const char *name)
 {
-	for (unsigned i = 0; i < CONFIG_CAPABILITIES; i++)
-		if (strcmp(config_capabilities[i], name) == 0)
+	for (unsigned i = 0; i < TARGET_CAPABILITY_BITS; i++)
+		if (strcmp(target_capability_name(i), name) == 0)
 			return UINT64_C(1) << i;
 	return 0;
 }
@@ -243,8 +243,7 @@ int config_check_models(struct config *c, const struct config_raw *raw, struct c
 	return r->failed;
 }
 
-static const struct config_model *config_find_model(
-	const struct config *c, struct str name, int provider)
+const struct config_model *config_find_model(const struct config *c, struct str name, int provider)
 {
 	for (unsigned i = 0; i < c->model_count; i++) {
 		const struct config_model *m = &c->models[i];
@@ -282,10 +281,9 @@ static void config_check_target(const struct config *c, struct config_target *ta
 		target->provider = (unsigned)provider;
 		m = config_find_model(c, str_of(slash + 1), provider);
 	}
-	if (m) {
+	if (m)
 		target->provider = m->provider;
-		target->max_tokens = m->max_tokens;
-	}
+	target->row = m;
 	target->upstream = strdup(m && m->upstream ? m->upstream : m ? m->name : slash + 1);
 	target->model = strdup(m && m->name ? m->name : m ? m->upstream : slash + 1);
 	if (!target->upstream || !target->model)

@@ -222,9 +222,6 @@ const struct config_template_key config_template_keys[CONFIG_TEMPLATE_KEYS] = {
 	{ "per_provider_key", BUCKET_SCOPE_PROVIDER | BUCKET_SCOPE_KEY },
 };
 
-const char *const config_capabilities[CONFIG_CAPABILITIES] = { "tools", "vision", "json",
-	"reasoning", "streaming" };
-
 bool config_parse_price(const char *text, int64_t *pico_usd_per_token)
 {
 	uint64_t value;

@@ -57,10 +57,6 @@ extern const struct config_template_key {
 	uint64_t scope;
 } config_template_keys[CONFIG_TEMPLATE_KEYS];
 
-/* Names of enum target_capability, lowest bit first. */
-#define CONFIG_CAPABILITIES 5
-extern const char *const config_capabilities[CONFIG_CAPABILITIES];
-
 /* USD per million tokens, at most six decimals (that is exact in pico-USD per token), 0 to
  * 10000. */
 bool config_parse_price(const char *text, int64_t *pico_usd_per_token);

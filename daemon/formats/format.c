@@ -52,6 +52,11 @@ struct format_decoder *format_decoder_free(struct format_decoder *d)
 	return NULL;
 }
 
+struct msg_usage format_decoder_usage(const struct format_decoder *d)
+{
+	return d->usage;
+}
+
 uint64_t format_decoder_received(const struct format_decoder *d)
 {
 	return d->received;
@@ -199,8 +204,8 @@ static bool stream_is_whole(const struct format_decoder *d)
 		str_is(buffer_str(&d->sse.held), "data: [DONE]");
 }
 
-enum status format_decoder_finish(struct format_decoder *d, bool stream, struct msg_usage *usage,
-	struct msg_end *end, struct msg_error *error)
+enum status format_decoder_finish(
+	struct format_decoder *d, bool stream, struct msg_end *end, struct msg_error *error)
 {
 	if (d->status != STATUS_OK)
 		return decoder_fail(d, d->status, NULL, error);
@@ -216,7 +221,6 @@ enum status format_decoder_finish(struct format_decoder *d, bool stream, struct 
 		return decoder_fail(d, STATUS_TRUNCATED,
 			"the provider's stream ended without its terminal event", error);
 	}
-	*usage = d->usage;
 	*end = (struct msg_end){ .finish_reason = str_make(d->finish, d->finish_length) };
 	return STATUS_OK;
 }

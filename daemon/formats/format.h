@@ -86,11 +86,13 @@ static inline void format_decoder_freep(struct format_decoder **d)
  * Views in *error are valid until the decoder is freed. A status that is not OK is final. */
 enum status format_decoder_feed(
 	struct format_decoder *d, bool stream, struct str bytes, struct msg_error *error);
-/* The body is complete. STATUS_OK: usage and end are filled; else TRUNCATED, MALFORMED, …. */
-enum status format_decoder_finish(struct format_decoder *d, bool stream, struct msg_usage *usage,
-	struct msg_end *end, struct msg_error *error);
+/* The body is complete. STATUS_OK: end is filled; else TRUNCATED, MALFORMED, …. */
+enum status format_decoder_finish(
+	struct format_decoder *d, bool stream, struct msg_end *end, struct msg_error *error);
 /* An answer that is not 2xx: its whole body (already bounded) and its status. */
 enum status format_decoder_classify(
 	struct format_decoder *d, unsigned http_status, struct str body, struct msg_error *error);
+/* What the answer has said so far, also one that ends badly; -1: not said. */
+struct msg_usage format_decoder_usage(const struct format_decoder *d);
 /* Text bytes handed to the sink so far. */
 uint64_t format_decoder_received(const struct format_decoder *d);

@@ -137,13 +137,18 @@ LAYOUT_FIELD(layout_target, first_token, "atomic u64[6]",
 LAYOUT_FIELD(layout_target, price_cached, "atomic u64",
 	"as price_input, for input from the cache")
 LAYOUT_FIELD(layout_target, refused, "atomic u64", "429s in a row, one for each pause")
-LAYOUT_FIELD(layout_target, pad, "u64[4]", "0")
+LAYOUT_FIELD(layout_target, traits, "atomic u64",
+	"bits: 1 its model's name alone means it, 2 charges at submission")
+LAYOUT_FIELD(layout_target, answer, "atomic u64", "a model's `max_tokens`; 0: not known")
+LAYOUT_FIELD(layout_target, labels, "atomic u64", "changes of the label")
+LAYOUT_FIELD(layout_target, pad, "u64[1]", "0")
 LAYOUT_FIELD(layout_target, name, "char[160]", "`provider/model` or `provider`")
-LAYOUT_FIELD(layout_target, pad_name, "u64[4]", "0")
+LAYOUT_FIELD(layout_target, label, "atomic u64[2][18]",
+	"what limits call a provider's key: UTF-8, NUL-terminated; `labels % 2` is in force")
 
 LAYOUT_STRUCT(layout_breaker, "The circuit breaker of the target of the same row.")
 LAYOUT_FIELD(layout_breaker, state, "atomic u64",
-	"state:2 (3: open by hand), generation:16, ok:8, bad:8, exponent:4, deadline:26")
+	"state:2 (3: open by hand), generation:16, ok:8, pad:8, exponent:4, deadline:26")
 LAYOUT_FIELD(layout_breaker, unwell_ns, "atomic u64", "from then no failure, pause or ramp counts")
 LAYOUT_FIELD(layout_breaker, probe, "atomic u64[4]",
 	"tickets: generation of participant:24, participant:16, "
@@ -178,7 +183,10 @@ LAYOUT_FIELD(layout_route, turn, "atomic u64", "of round robin")
 LAYOUT_FIELD(layout_route, weights, "atomic u64",
 	"cost:16, latency:16, reliability:16, parts of 1000")
 LAYOUT_FIELD(layout_route, count, "atomic u64", "targets")
-LAYOUT_FIELD(layout_route, pad, "u64[2]", "0")
+LAYOUT_FIELD(layout_route, price_cap, "atomic u64",
+	"of a whole call in nano-USD, two's complement; negative: none")
+LAYOUT_FIELD(layout_route, patience_ns, "atomic u64",
+	"a target that has it wait longer is left out")
 LAYOUT_FIELD(layout_route, target, "atomic u64[32]", "row:32, weight:32")
 LAYOUT_FIELD(layout_route, name, "char[160]", "UTF-8, NUL-terminated")
 LAYOUT_FIELD(layout_route, pad_name, "u64[4]", "0")

@@ -76,7 +76,6 @@ static void decode(
 	aux_cleanup(format_decoder_freep) struct format_decoder *d = NULL;
 	struct format_sink sink = { on_start, on_text, on_tool_call, trace };
 	struct msg_error error = { 0 };
-	struct msg_usage usage;
 	struct msg_end end = { 0 };
 	enum status status = STATUS_OK;
 
@@ -85,7 +84,7 @@ static void decode(
 		at += min_u64(piece, in.length - at))
 		status = format_decoder_feed(
 			d, stream, str_make(in.data + at, min_u64(piece, in.length - at)), &error);
-	status = format_decoder_finish(d, stream, &usage, &end, &error);
+	status = format_decoder_finish(d, stream, &end, &error);
 	FUZZ_CHECK(status == STATUS_OK ? end.finish_reason.length > 0 :
 					 error.message.length > 0 && error.status == status);
 	FUZZ_CHECK(buffer_printf(trace, "%d", (int)status) == 0);

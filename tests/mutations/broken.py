@@ -73,9 +73,7 @@ MUTATIONS = [
         ('shm/bucket.c', '\t\tundo(t, i);\n\t\treturn reject_level', '\t\treturn reject_level'),
     ], [STEPS, unit('bucket-held')]),
     ('pause ignored', [
-        ('shm/bucket_settle.c',
-         'if (row < r->buckets)\n\t\traise_to(&r->bucket[row].pause_ns,',
-         'if (row >= r->buckets)\n\t\traise_to(&r->bucket[0].pause_ns,'),
+        ('shm/bucket_settle.c', '\traise_to(&r->bucket[row].pause_ns, until_ns);\n', ''),
     ], [BUDGET]),
     ('eviction of a limit that owes', [
         ('shm/bucket_table.c', 'kind != BUCKET_GAUGE && tat > now_ns;', '0;'),

@@ -220,15 +220,17 @@ static void on_report(void)
 static void on_route(void)
 {
 	static struct llmkit_decision d;
-	struct llmkit_query q = { .size = sizeof(q), .input_tokens = number("input") };
+	struct llmkit_query q = {
+		.size = sizeof(q), .input_tokens = number("input"), .max_tokens = number("max")
+	};
 	int code = llmkit_route(targets, &q, &d);
 
 	printf("{\"code\":\"%s\",\"usable\":%u,\"choices\":[", llmkit_error_name(code), d.usable);
 	for (unsigned i = 0; i < d.count; i++)
 		printf("%s{\"target\":%u,\"name\":\"%s/%s\",\"reason\":\"%s\",\"wait_ns\":%" PRIu64
-		       "}",
+		       ",\"output\":%" PRIu64 "}",
 			i ? "," : "", d.choice[i].target, d.choice[i].provider, d.choice[i].model,
-			d.choice[i].reason, d.choice[i].wait_ns);
+			d.choice[i].reason, d.choice[i].wait_ns, d.choice[i].output_tokens);
 	puts("]}");
 }
 
@@ -237,20 +239,15 @@ static const struct {
 	void (*run)(void);
 } verbs[] = {
 	{ "scope", on_scope }, /* provider= model= user= key= */
-	{ "acquire", on_acquire },
-	{ "acquire_until", on_acquire_until }, /* within_ms= */
+	{ "acquire", on_acquire }, { "acquire_until", on_acquire_until }, /* within_ms= */
 	{ "lease", on_lease }, /* slot= requests= input= output= nanousd= within_ms= */
-	{ "peek", on_peek },
-	{ "progress", on_progress },
+	{ "peek", on_peek }, { "progress", on_progress },
 	{ "settle", on_settle }, /* unknown=1: nobody knows what was used */
-	{ "cancel", on_cancel },
-	{ "reset", on_reset },
-	{ "available", on_available },
-	{ "feedback", on_feedback },
-	{ "targets", on_targets }, /* name= user= */
-	{ "allow", on_allow },     /* slot= target= */
-	{ "report", on_report },   /* slot= status= first_ns= */
-	{ "route", on_route },
+	{ "cancel", on_cancel }, { "reset", on_reset }, { "available", on_available },
+	{ "feedback", on_feedback }, { "targets", on_targets }, /* name= user= */
+	{ "allow", on_allow },                                  /* slot= target= */
+	{ "report", on_report },                                /* slot= status= first_ns= */
+	{ "route", on_route },                                  /* input= max= */
 };
 
 static void run(char *line)

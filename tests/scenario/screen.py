@@ -18,7 +18,8 @@ import termios
 import time
 import unicodedata
 
-SEQUENCE = re.compile(r'\x1b(?:\[([?0-9;]*)([@-~])|(.))', re.S)
+# The second: one that another cuts short. What has not come whole is none yet.
+SEQUENCE = re.compile(r'\x1b(?:\[([?0-9;]*)([@-~])|\[[?0-9;]*(?=[^?0-9;@-~])|[^\[])', re.S)
 
 
 class Screen:

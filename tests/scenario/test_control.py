@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Limits, breakers and routes of a whole host: a real daemon, providers that keep an exact log of what
 reached them, the tool, and processes that hold something and are killed, stopped and orphaned."""
-import email.utils
 import json
 import os
 import random
@@ -12,143 +11,14 @@ import threading
 import time
 
 import wire
-from harness import BUILD, SOURCE, Host, clean_environment, last_of
+from clients import (BUSY, CIRCUIT_OPEN, LIMITED, NEVER_FITS, NS, PROVIDER_ERROR,
+                     Caller, Member, acted, all_settled, ask, boottime_ns, breakers, each, events, holds,
+                     limit, limits)
+from harness import BUILD, SOURCE, Host, clean_environment
 from tap import check, equal, main, wait_for
 
-LIMITED, NEVER_FITS, BUSY, CIRCUIT_OPEN, NO_TARGET, CONTEXT_LENGTH = 10, 11, 4, 16, 17, 26
-PROVIDER_LIMITED, PROVIDER_ERROR = 20, 24
-NS = 10**9
-
-
-def boottime_ns():
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-# ---- clients ----
-
-class Caller:
-    """One connection; ask() sends a request and gives its last frame's body, 'status' 0 when good."""
-
-    def __init__(self, host):
-        self.client = wire.Client(host.socket)
-        self.number = 0
-
-    def send(self, model, text='x', max_tokens=10, more=None, **envelope):
-        self.number += 1
-        body = {'messages': [{'role': 'user', 'content': text}], 'max_tokens': max_tokens, **(more or {})}
-        self.client.submit(self.number, model, json.dumps(body), **envelope)
-        return self.number
-
-    def finish(self, number):
-        kind, body = self.client.read_to_end(number)[-1]
-        return {'status': 0, **body} if kind == wire.END else body
-
-    def ask(self, model='', **options):
-        return self.finish(self.send(model, **options))
-
-    def close(self):
-        self.client.close()
-
-
-def ask(host, model='', **options):
-    caller = Caller(host)
-    try:
-        return caller.ask(model, **options)
-    finally:
-        caller.close()
-
-
-class Member:
-    """member.c: a participant that holds what it is told to."""
-
-    def __init__(self, host):
-        self.process = subprocess.Popen(
-            [os.path.join(BUILD, 'tests', 'scenario', 'scenario-member'), host.socket],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-            env=clean_environment())
-        host.workers.append(self.process)
-        equal(self.read()['code'], 'LLMKIT_OK', 'attached')
-
-    def read(self):
-        line = self.process.stdout.readline()
-        check(line, 'the member ended')
-        return json.loads(line)
-
-    def do(self, verb, **words):
-        self.process.stdin.write(' '.join([verb, *(f'{k}={v}' for k, v in words.items())]) + '\n')
-        return self.read()
-
-    def good(self, verb, **words):
-        answer = self.do(verb, **words)
-        equal(answer['code'], 'LLMKIT_OK', f'{verb} {words}: {answer}')
-        return answer
-
-    def signal(self, number):
-        self.process.send_signal(number)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(30)
-
-    def leave(self):
-        self.process.stdin.close()
-        equal(self.process.wait(30), 0, 'it ends')
-
-
-def each(values, function):
-    """function(value) of all at once, in threads; raises what the first of them raised."""
-    wrong = []
-
-    def run(value):
-        try:
-            function(value)
-        except BaseException as error:  # for the caller to see
-            wrong.append(error)
-
-    threads = [threading.Thread(target=run, args=(value,)) for value in values]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        check(not thread.is_alive(), 'a client hangs')
-    if wrong:
-        raise wrong[0]
-
-
-# ---- what the tool says ----
-
-def table(host, command, rows, key):
-    out = host.tool(command, '--json')
-    equal(out.returncode, 0, out.stderr)
-    return {row[key]: row for row in json.loads(out.stdout)[rows]}
-
-
-def limits(host):
-    return table(host, 'limits', 'limits', 'label')
-
-
-def limit(host, label):
-    return limits(host)[label]
-
-
-def breakers(host):
-    return table(host, 'breakers', 'breakers', 'target')
-
-
-def acted(host, *arguments):
-    out = host.tool(*arguments)
-    equal(out.returncode, 0, out.stdout + out.stderr)
-
-
-def holds(host):
-    return host.dump()['holds']
-
-
-def all_settled(host):
-    """Nothing is in flight anywhere."""
-    return not holds(host) and not any(row['held'] for row in limits(host).values()) and \
-        not any(row['pending'] for row in breakers(host).values())
-
+RESOLVE, COMMAND, DONE = 0x05, 0x06, 0x85
+BAD_REQUEST, UNKNOWN_MODEL, SHUTTING_DOWN, CANCELLED = 5, 6, 9, 12
 
 # ---- 1. tokens ----
 
@@ -319,6 +189,42 @@ def test_idle_rows_give_way_and_busy_ones_do_not():
         equal(ask(host, 'openai/fake', user='late')['status'], 0, 'one became idle')
 
 
+def next_line(process):
+    line = process.stdout.readline()
+    check(line, 'it ended')
+    return json.loads(line)
+
+
+def test_a_row_that_gives_way_is_an_event():
+    with Host() as host:
+        host.configure(providers=[host.provider('openai', host.fake())], tables={'limits': 8},
+                       templates={'per_user': {'concurrency': 2}})
+        host.start()
+        for i in range(8):
+            equal(ask(host, 'openai/fake', user=f'user-{i}')['status'], 0, f'user {i}')
+        equal(events(host, 'evicted'), [], 'there was room')
+        before = limits(host)
+        equal(len(before), 8, 'full')
+        top = subprocess.Popen(host.tool_command('top', '--json', '--interval', '0.1'), stdout=subprocess.PIPE,
+                               text=True, env=clean_environment(LLMKIT_SOCKET=host.socket))
+        host.workers.append(top)
+        equal(len(next_line(top)['limits']), 8, 'it has seen them')
+        equal(ask(host, 'openai/fake', user='late')['status'], 0, 'one more')
+        told = wait_for(lambda: [event for event in next_line(top)['events'] if event['kind'] == 'evicted'],
+                        what='it is told')
+        top.kill()
+        top.wait(30)
+        top.stdout.close()
+        gone, = set(before) - set(limits(host))
+        equal([(event['text'], event['row']) for event in told],
+              [(f'limit {gone}: made room for another', told[0]['row'])], 'who had to go')
+        equal((gone, before[gone]['template']), ('user user-0 concurrency', True), 'the one unused for longest')
+        equal(len(events(host, 'evicted')), 1, 'once')
+        for i in range(5):
+            equal(ask(host, 'openai/fake', user=f'later-{i}')['status'], 0, f'later {i}')
+        equal(len(events(host, 'evicted')), 6, 'each time')
+
+
 # ---- 3. concurrency ----
 
 SLOW = 'openai/fake?chunks=1000&delay_ms=50'
@@ -386,34 +292,7 @@ def test_slots_come_back_however_a_request_ends():
         fake.wait_stats(lambda s: s['in_flight'] == 0)
 
 
-# ---- 4. money ----
-
-def test_money_of_a_day_is_spent_by_usage_and_price():
-    with Host() as host:
-        fake = host.fake()
-        host.configure(
-            providers=[host.provider('openai', fake)],
-            models=[{'name': 'm', 'provider': 'openai', 'upstream': 'm?input_tokens=1000&output_tokens=500',
-                     'price': {'input': 2, 'output': 10}}],
-            limits=[{'provider': 'openai', 'money': '0.02 USD/day'}])
-        host.start()
-        # 1000 * $2 / 1M + 500 * $10 / 1M = $0.007 each.
-        equal([ask(host, 'm', max_tokens=500)['status'] for _ in range(2)], [0, 0], 'the first two')
-        row = limit(host, 'provider openai money')
-        equal((row['owed'], row['held'], row['burst']), (14_000_000, 0, 20_000_000), 'nano-USD')
-        equal(ask(host, 'm', max_tokens=500)['status'], 0, 'the third fits: it may cost $0.0055')
-        equal(limit(host, 'provider openai money')['owed'], 21_000_000, 'and costs more')
-        refused = ask(host, 'm', max_tokens=500)
-        equal((refused['status'], refused['limit']), (LIMITED, 'provider openai money'), refused)
-        midnight_s = 86400 - time.time() % 86400
-        check(abs(refused['retry_after_ns'] / NS - midnight_s) < 60 or midnight_s < 60,
-              f'until midnight: {refused}')
-        text = host.tool('limits').stdout
-        check(re.search(r'provider openai money +\$0\.02/day +\$0\.02 +\$0\.02', text), text)
-        equal(len(fake.arrivals()), 3, 'arrivals')
-
-
-# ---- 5. members that die, stop, and outlive the daemon ----
+# ---- 4. members that die, stop, and outlive the daemon ----
 
 HELD_LIMITS = [{'provider': 'openai', 'tokens': '1000000/day', 'concurrency': 8, 'burst': 1000000}]
 
@@ -445,6 +324,13 @@ def buried(host, pid):
     return None if any(p['pid'] == pid for p in dump['participants']) else dump
 
 
+def tell_how_long(host, killed_ns, pid):
+    """From the kill to what it held coming back, as the daemon's own event has it."""
+    left = [e for e in events(host, 'participant') if (e['value'], e['to']) == (pid, 0)]
+    equal(len(left), 1, 'buried once')
+    print(f'# returned after {(left[0]["time_ns"] - killed_ns) / 10**6:.1f} ms')
+
+
 def test_what_a_killed_member_held_comes_back_once():
     with Host() as host:
         host_of_members(host)
@@ -452,9 +338,10 @@ def test_what_a_killed_member_held_comes_back_once():
         dies.good('progress', slot=0, output=30)
         equal(held(host), (370, 4), 'before')
         before = limit(host, 'provider openai tokens')['owed']
-        pid = dies.process.pid
+        pid, killed_ns = dies.process.pid, boottime_ns()
         dies.kill()
         dump = wait_for(lambda: buried(host, pid), what='its death is noticed')
+        tell_how_long(host, killed_ns, pid)
         equal(len(dump['holds']), 2, 'what it held is back before its row is free')
         equal(held(host), (200, 2), 'and the totals with it')
         owed = limit(host, 'provider openai tokens')['owed']
@@ -467,6 +354,40 @@ def test_what_a_killed_member_held_comes_back_once():
         stays.good('cancel', slot=1)
         equal(held(host), (0, 0), 'the other still could')
         wait_for(lambda: not [h for h in holds(host)], what='no hold is left')
+
+
+def test_slots_tokens_and_a_probe_come_back_together():
+    with Host() as host:
+        fake = host.fake()
+        breaker = {'failures': 2, 'backoff': '100ms', 'backoff_max': '100ms', 'probes': 1, 'successes': 1,
+                   'lease': '1d'}
+        host.configure(providers=[host.provider('openai', fake, breaker='off')], limits=HELD_LIMITS,
+                       models=[{'name': 'm', 'provider': 'openai', 'breaker': breaker}],
+                       routes=[{'name': 'both', 'targets': ['m', 'openai/n']}])
+        host.start()
+        dies, other = holding(host, leases=3), Member(host)
+        for member in (dies, other):
+            member.good('targets', name='both')
+        for _ in range(2):
+            other.good('allow', slot=0, target=0)
+            other.good('report', slot=0, status=500)
+        wait_for(lambda: dies.do('allow', slot=0, target=0)['code'] == 'LLMKIT_OK', what='a probe goes out')
+        row = breakers(host)['openai/m']
+        equal((held(host), row['probes_out'], row['state']), ((300, 3), 1, 'half-open'), 'all that it holds')
+        pid, killed_ns = dies.process.pid, boottime_ns()
+        dies.kill()
+        dump = wait_for(lambda: buried(host, pid), what='its death is noticed')
+        equal(dump['holds'], [], 'no hold is left')
+        row = breakers(host)['openai/m']
+        equal((held(host), row['probes_out'], row['pending']), ((0, 0), 0, 0), 'all is back, at once')
+        tell_how_long(host, killed_ns, pid)
+        beats = host.dump()['header']['heartbeat_ns']
+        wait_for(lambda: host.dump()['header']['heartbeat_ns'] > beats + 2 * NS, what='two heartbeats')
+        equal(held(host), (0, 0), 'once')
+        other.good('allow', slot=0, target=0)
+        equal(other.do('allow', slot=1, target=0)['code'], 'LLMKIT_E_CIRCUIT_OPEN', 'one probe, not two')
+        other.good('report', slot=0, status=200)
+        equal(breakers(host)['openai/m']['state'], 'closed', 'and it closes')
 
 
 def test_a_stopped_member_loses_nothing():
@@ -543,7 +464,7 @@ def test_a_probe_of_a_killed_member_comes_back():
         equal(breakers(host)['openai/m']['state'], 'closed', 'and closed it')
 
 
-# ---- 6. breakers ----
+# ---- 5. breakers ----
 
 QUICK = {'preset': 'production', 'backoff': '200ms', 'backoff_max': '200ms', 'deviation': 0}
 
@@ -575,6 +496,72 @@ def test_a_failing_target_is_left_alone_and_recovers():
         equal(breakers(host)['bad/m']['errors'], 5, 'no more errors')
         told = [e for e in host.dump()['events'] if e['value'] or e['what']]
         check(len(told) >= 3, 'open, half-open and closed are events')
+
+
+def in_flight_at(log):
+    """[(ns, in flight, ended)] of each arrival."""
+    begun = ended = 0
+    out = []
+    for line in sorted(log, key=lambda line: line['ns']):
+        if line['event'] == 'arrival':
+            begun += 1
+            out.append((line['ns'], begun - ended, ended))
+        ended += line['event'] == 'end'
+    return out
+
+
+def test_who_recovered_is_given_more_and_more():
+    crowd = 24
+    with Host() as host:
+        sick, well = host.fake(), host.fake()
+        host.configure(
+            providers=[host.provider('openai', sick, name='sick', breaker='off'),
+                       host.provider('openai', well, name='well', breaker='off')],
+            models=[{'name': 'm', 'provider': 'sick', 'breaker': {**QUICK, 'probes': 1, 'successes': 1},
+                     'price': {'input': 1, 'output': 1}},
+                    {'name': 'n', 'provider': 'well', 'price': {'input': 90, 'output': 90}}],
+            routes=[{'name': 'both', 'strategy': 'cost', 'targets': ['m', 'n']}])
+        host.start()
+        for model in ('m', 'n') * 10:
+            equal(ask(host, model)['status'], 0, model)
+        sick.set_script('*: status=500')
+        for _ in range(5):
+            equal(ask(host, 'm')['status'], PROVIDER_ERROR, 'fails')
+        equal(breakers(host)['sick/m']['state'], 'open', 'open')
+        sick.set_script('*: first_ms=300')
+
+        def at_once(_):
+            equal(ask(host, route='both')['status'], 0, 'answered')
+
+        def half_open():
+            equal(ask(host, route='both')['status'], 0)
+            return len(sick.arrivals()) > 15
+
+        prober = threading.Thread(target=lambda: wait_for(half_open, 60, 'a probe'))
+        prober.start()
+        row = wait_for(lambda: (lambda b: b if b['state'] == 'half-open' else None)(breakers(host)['sick/m']),
+                       what='half-open')
+        equal((row['probes_out'], row['forced']), (1, False), row)
+        prober.join(60)
+        row = breakers(host)['sick/m']
+        equal((row['state'], row['probes_out'], row['errors']), ('closed', 0, 5), row)
+        told = [e for e in events(host, 'breaker') if 'sick/m' in e['text']]
+        equal([re.sub(', again after .*', '', e['text']) for e in told],
+              ['breaker sick/m: closed -> open, failures in a row', 'breaker sick/m: open -> half-open, time',
+               'breaker sick/m: half-open -> closed, recovered'], 'llmkit top')
+        # One, then twice as many for each that was answered, and for each second.
+        probes = len(sick.arrivals())
+        each(range(crowd), at_once)
+        seen = in_flight_at([line for line in sick.log() if line['n'] > probes])
+        print(f'# of {crowd} at once: {[count for _, count, _ in seen]}')
+        for ns, count, ended in seen:
+            may = 2 ** (ended + (ns - told[-1]['time_ns']) // NS)
+            check(count <= may, f'{count} in flight where {may} may be: {seen}')
+        for _ in range(10):
+            at_once(None)
+        sick.reset()
+        each(range(crowd), at_once)
+        equal(sick.stats()['in_flight_max'], crowd, 'all of them, in the end')
 
 
 def test_a_model_that_nobody_configured_has_its_providers_breaker():
@@ -653,217 +640,24 @@ def test_breakers_by_hand():
             time.sleep(0.1)  # twice its backoff in all: time does not close it
         equal((len(one.arrivals()), len(two.arrivals())), (1, 4), 'who was asked')
         refused = ask(host, 'm')
-        check(refused['status'] in (CIRCUIT_OPEN, NO_TARGET), refused)
+        equal(refused['status'], CIRCUIT_OPEN, refused)
+        check('opened by hand: llmkit breakers close one/m' in refused['message'], refused)
         host.kill()
         host.start()
         equal(breakers(host)['one/m']['forced'], True, 'also over the next daemon')
         acted(host, 'breakers', 'close', 'one/m')
         equal((ask(host, 'm')['status'], breakers(host)['one/m']['state']), (0, 'closed'), 'closed')
         acted(host, 'breakers', 'open', 'two')
-        equal(ask(host, 'two/x')['status'] in (CIRCUIT_OPEN, NO_TARGET), True, 'a whole provider')
+        refused = ask(host, 'two/x')
+        equal(refused['status'], CIRCUIT_OPEN, refused)
+        check('opened by hand: llmkit breakers close two' in refused['message'], refused)
         acted(host, 'breakers', 'reset', 'two')
         equal((ask(host, 'two/x')['status'], breakers(host)['two']['state']), (0, 'closed'), 'reset')
         out = host.tool('breakers', 'open', 'nosuch')
         check(out.returncode != 0 and 'no target "nosuch"' in out.stderr, out.stderr)
 
 
-# ---- 7. what providers say of their limits ----
-
-def hammer_until_good(host, model, clients=4):
-    """Everybody asks until one is answered."""
-    done = threading.Event()
-
-    def work(_):
-        caller = Caller(host)
-        while not done.is_set():
-            if caller.ask(model)['status'] == 0:
-                done.set()
-            time.sleep(0.01)
-        caller.close()
-
-    each(range(clients), work)
-
-
-def pause_of(script, **options):
-    """(ns from the refused request to the next that arrives, the refusal, the arrivals)."""
-    with Host() as host:
-        fake = host.fake(script=f'*: {script}; times=1')
-        host.configure(providers=[host.provider(options.get('family', 'openai'), fake, name='p')],
-                       limits=[{'provider': 'p', 'requests': '1000/s'}])
-        host.start()
-        refused = ask(host, 'p/fake')
-        equal(refused['status'], PROVIDER_LIMITED, refused)
-        check(refused['retry_after_ns'], f'how long: {refused}')
-        waiting = ask(host, 'p/fake')
-        equal(waiting['status'], LIMITED, waiting)
-        check(waiting['retry_after_ns'], waiting)
-        row = limit(host, 'provider p requests')
-        check(row['paused_ns'] > 0, f'the limit pauses: {row}')
-        hammer_until_good(host, 'p/fake')
-        arrivals = fake.arrivals()
-        return arrivals[1]['ns'] - arrivals[0]['ns'], refused, arrivals
-
-
-def wall_of(arrival):
-    """Unix time in ns."""
-    return arrival['ns'] + time.time_ns() - boottime_ns()
-
-
-def test_nobody_sends_while_a_429_asks_for_a_pause():
-    for script, least_ms in (
-            ('status=429; retry_after=1', 1000),
-            ('status=429; retry_after_ms=700', 700),
-            ('status=429; retry_after=5; retry_after_ms=600', 600),
-            ('status=429; headers=x-ratelimit-remaining-requests: 0|x-ratelimit-reset-requests: 800ms', 800),
-            ('status=429; error_message=Please try again in 0.75s.', 750)):
-        gap_ns, refused, _ = pause_of(script)
-        check(gap_ns >= least_ms * 10**6, f'{script}: the next came after {gap_ns / 10**6} ms')
-        check(refused['retry_after_ns'] <= least_ms * 10**6, f'{script}: no longer than asked: {refused}')
-
-
-def test_a_pause_until_a_date():
-    until = int(time.time()) + 3
-    gap_ns, _, arrivals = pause_of(f'status=429; retry_after={email.utils.formatdate(until, usegmt=True)}')
-    check(wall_of(arrivals[1]) >= until * NS, f'not before the date, but after {gap_ns / NS} s')
-    until = time.time() + 2
-    stamp = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(until))
-    gap_ns, _, arrivals = pause_of(
-        'status=429; headers=anthropic-ratelimit-requests-remaining: 0|'
-        f'anthropic-ratelimit-requests-reset: {stamp}', family='anthropic')
-    check(wall_of(arrivals[1]) >= int(until) * NS, f'not before the date, but after {gap_ns / NS} s')
-
-
-def test_overload_with_a_time_pauses_and_the_operator_can_end_it():
-    with Host() as host:
-        fake = host.fake(script='*: status=503; retry_after=300; times=1')
-        host.configure(providers=[host.provider('openai', fake)],
-                       limits=[{'provider': 'openai', 'requests': '1000/s'}])
-        host.start()
-        check(ask(host, 'openai/fake')['status'] != 0, '503')
-        refused = ask(host, 'openai/fake')
-        check(refused['status'] == LIMITED and refused['retry_after_ns'] > 200 * NS, refused)
-        acted(host, 'limits', 'resume', 'provider openai requests')
-        equal(limit(host, 'provider openai requests')['paused_ns'], 0, 'resumed')
-
-
-def heard(per_minute):
-    return f'*: headers=x-ratelimit-limit-requests: {per_minute}'
-
-
-def rate_of(host, label='provider openai requests'):
-    row = limit(host, label)
-    return row['limit'] * NS // row['window_ns'], row['burst']
-
-
-def test_limits_are_learned_and_lowered():
-    with Host() as host:
-        fake = host.fake(script=heard(1800))
-        host.configure(providers=[host.provider('openai', fake)],
-                       limits=[{'provider': 'openai', 'requests': '50/s auto'},
-                               {'model': 'own', 'requests': '100/s'}])
-        host.start()
-
-        def rates():
-            return rate_of(host)[0], rate_of(host, 'model own requests')[0]
-
-        def ask_a_few(times=3):
-            for model in ('openai/fake', 'openai/own') * times:
-                equal(ask(host, model)['status'], 0)
-
-        ask_a_few(2)
-        beats = host.dump()['header']['heartbeat_ns']
-        wait_for(lambda: host.dump()['header']['heartbeat_ns'] > beats + 2 * NS, what='two heartbeats')
-        equal(rates(), (50, 100), 'twice is not enough')
-        ask_a_few(1)
-        wait_for(lambda: rates() == (30, 30), what='both follow down to 30 a second, auto or not')
-        fake.set_script(heard(12000))
-        ask_a_few()
-        wait_for(lambda: rates()[0] == 200, what='auto follows up')
-        beats = host.dump()['header']['heartbeat_ns']
-        wait_for(lambda: host.dump()['header']['heartbeat_ns'] > beats + 2 * NS, what='two heartbeats')
-        check(rates()[1] <= 100, 'the other never above what is configured')
-        fake.set_script('')
-        acted(host, 'reload')
-        equal(rates(), (50, 100), 'a reload restores')
-
-
-# ---- 8. routes ----
-
-def choices(host, *arguments):
-    out = host.tool('route', *arguments, '--json', '--explain')
-    return json.loads(out.stdout)
-
-
-def test_cost_takes_the_cheaper():
-    with Host() as host:
-        dear, cheap = host.fake(), host.fake()
-        host.configure(
-            providers=[host.provider('openai', dear, name='dear'), host.provider('openai', cheap, name='cheap')],
-            models=[{'name': 'a', 'provider': 'dear', 'price': {'input': 10, 'output': 30}},
-                    {'name': 'b', 'provider': 'cheap', 'price': {'input': 1, 'output': 3}}],
-            routes=[{'name': 'r', 'strategy': 'cost', 'targets': ['a', 'b']}])
-        host.start()
-        for _ in range(20):
-            equal(ask(host, route='r')['status'], 0)
-        equal((len(dear.arrivals()), len(cheap.arrivals())), (0, 20), 'arrivals')
-
-
-def test_latency_takes_the_faster():
-    with Host() as host:
-        slow, fast = host.fake(script='*: ttft_ms=200'), host.fake()
-        host.configure(
-            providers=[host.provider('openai', slow, name='slow'), host.provider('openai', fast, name='fast')],
-            models=[{'name': 'a', 'provider': 'slow'}, {'name': 'b', 'provider': 'fast'}],
-            routes=[{'name': 'r', 'strategy': 'latency', 'targets': ['a', 'b']}])
-        host.start()
-        # Ten answers of each, and it knows them.
-        for model in ('a', 'b') * 10:
-            equal(ask(host, model, more={'stream': True})['status'], 0)
-        for _ in range(40):
-            equal(ask(host, route='r', more={'stream': True})['status'], 0)
-        print(f'# slow {len(slow.arrivals())}, fast {len(fast.arrivals())}')
-        check(len(slow.arrivals()) < 10 + 10, 'the slow one is hardly asked')
-        order = choices(host, 'r', '--input', '10', '--output', '10')['targets']
-        equal([t['provider'] for t in order], ['fast', 'slow'], 'llmkit route')
-        check(order[0]['first_token_us'] < order[1]['first_token_us'], order)
-
-
-def refused_with(host, status, *words, **options):
-    answer = ask(host, route='r', **options)
-    equal(answer['status'], status, answer)
-    for word in words:
-        check(word in answer['message'], f'{word}: {answer}')
-
-
-def test_filters_and_their_reasons():
-    with Host() as host:
-        one, two = host.fake(), host.fake()
-        host.configure(
-            providers=[host.provider('openai', one, name='one'), host.provider('openai', two, name='two')],
-            models=[{'name': 'plain', 'provider': 'one', 'capabilities': ['streaming'], 'context': 200,
-                     'price': {'input': 1, 'output': 1}},
-                    {'name': 'able', 'provider': 'two', 'capabilities': ['tools', 'streaming'], 'context': 400,
-                     'price': {'input': 100, 'output': 100}}],
-            routes=[{'name': 'r', 'targets': ['plain', 'able'], 'price_cap': '0.02 USD'}])
-        host.start()
-        tools = {'tools': [{'type': 'function', 'function': {'name': 'f'}}]}
-        image = {'messages': [{'role': 'user', 'content': [
-            {'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,AAAA'}}]}]}
-        equal(ask(host, route='r')['status'], 0)
-        equal(ask(host, route='r', more=tools)['status'], 0)
-        equal([len(one.arrivals()), len(two.arrivals())], [1, 1], 'tools need the second')
-        refused_with(host, NO_TARGET, 'one/plain (out: capability)', 'two/able (out: capability)', more=image)
-        refused_with(host, CONTEXT_LENGTH, 'one/plain (out: context)', 'two/able (out: context)',
-                     text='word ' * 1000)
-        refused_with(host, NO_TARGET, 'one/plain (out: context)', 'two/able (out: price)', max_tokens=250)
-        equal([len(one.arrivals()), len(two.arrivals())], [1, 1], 'nothing was sent')
-        equal(last_of(host.chat('x', '-r', 'r', '-n', '10'))['type'], 'end', 'still usable')
-        why = {f'{c["provider"]}/{c["model"]}': c['reason']
-               for c in choices(host, 'r', '--needs', 'vision')['targets']}
-        equal(why, {'one/plain': 'out: capability', 'two/able': 'out: capability'}, 'llmkit route --explain')
-
-
-# ---- 9. reload ----
+# ---- 6. reload ----
 
 def reload(host, how, good=True, **sections):
     host.configure(**sections)
@@ -964,6 +758,69 @@ def test_templates_change():
         reload(host, 'tool', providers=providers)
         equal([ask(host, 'openai/fake', user='u')['status'] for _ in range(3)], [0, 0, 0], 'gone')
         equal(limits(host), {}, 'and its rows')
+
+
+# ---- what participants may ask the daemon ----
+
+def told(client, kind, **body):
+    """(status, message) of the DONE that answers RESOLVE or COMMAND."""
+    client.send(kind, 77, body)
+    got, number, answer = client.read()
+    equal((got, number), (DONE, 77), answer)
+    return answer['status'], answer.get('message', '')
+
+
+def test_commands_say_what_is_wrong_with_them():
+    with Host() as host:
+        host.configure(providers=[host.provider('openai', host.fake())],
+                       limits=[{'provider': 'openai', 'requests': '5/day', 'burst': 3}],
+                       templates={'per_user': {'requests': '1/day', 'burst': 2}})
+        host.start()
+        client = wire.Client(host.socket)
+        before = limits(host)
+        for verb, name, status, word in (
+                ('frob', '', BAD_REQUEST, 'no command "frob"'),
+                ('', '', BAD_REQUEST, 'no command ""'),
+                ('limit-reset', 'provider nosuch requests', BAD_REQUEST, 'no limit "provider nosuch requests"'),
+                ('limit-reset', 'provider', BAD_REQUEST, 'no limit "provider"'),
+                ('limit-resume', 'provider openai frobs', BAD_REQUEST, 'llmkit limits lists them'),
+                ('limit-resume', '@' * 256, BAD_REQUEST, 'no limit'),
+                ('breaker-open', 'nosuch', UNKNOWN_MODEL, 'no target "nosuch"'),
+                ('breaker-reset', '', UNKNOWN_MODEL, 'llmkit breakers lists them')):
+            got = told(client, COMMAND, verb=verb, name=name)
+            equal(got[0], status, f'{verb} {name}: {got}')
+            check(word in got[1], f'{verb} {name}: {got}')
+        equal(limits(host), before, 'nothing changed')
+        equal(told(client, COMMAND, verb='limit-reset', name='provider openai requests'), (0, ''), 'a good one')
+        equal(told(client, RESOLVE, user='u'), (0, ''), 'and RESOLVE')
+        equal(set(limits(host)), {'provider openai requests', 'user u requests'}, 'what it made')
+        got = told(client, RESOLVE, user='u' * 200)
+        equal(got[0], BAD_REQUEST, got)
+        check('too long for a limit' in got[1], got)
+        client.close()
+
+
+def test_while_draining_nothing_is_changed():
+    with Host() as host:
+        host.configure(providers=[host.provider('openai', host.fake())], drain_timeout='1d',
+                       limits=[{'provider': 'openai', 'concurrency': 3}])
+        host.start()
+        busy, client = Caller(host), wire.Client(host.socket)
+        number = busy.send(SLOW, more={'stream': True})
+        wait_for(lambda: in_use(host) == 1, what='in flight')
+        host.daemon.terminate()
+        wait_for(lambda: 'draining requests=1' in host.log_text(), what='the drain begins')
+        for verb, name in (('reload', ''), ('breaker-open', 'openai'), ('frob', '')):
+            equal(told(client, COMMAND, verb=verb, name=name)[0], SHUTTING_DOWN, verb)
+        client.send(wire.STATUS, 5)
+        kind, got, body = client.read()
+        equal((kind, got, json.loads(body['json'])['state']), (wire.STATUS_REPLY, 5, 'draining'), 'it says so')
+        equal(breakers(host)['openai']['state'], 'closed', 'nothing was done')
+        busy.client.send(wire.CANCEL, number)
+        equal(busy.finish(number)['status'], CANCELLED, 'the last one ends')
+        equal(host.daemon.wait(30), 0, 'and the daemon with it')
+        client.close()
+        busy.close()
 
 
 # ---- the page ----

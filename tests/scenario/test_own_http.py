@@ -4,18 +4,28 @@ import json
 import os
 import subprocess
 
+from clients import limit
 from harness import BUILD, KEY, Host, clean_environment
-from tap import check, equal, main
+from tap import Skip, check, equal, main, wait_for
 
 PROGRAM = os.path.join(BUILD, 'examples', 'own_http')
 MESSAGES = [{'role': 'user', 'content': 'hello'}]
 
 
-def run(host, name, *pairs, model='m'):
-    body = json.dumps({'model': model, 'max_tokens': 64, 'messages': MESSAGES})
-    environment = clean_environment(LLMKIT_SOCKET=host.socket, OPENAI_API_KEY=KEY)
+def example():
+    if not os.path.exists(PROGRAM):
+        raise Skip('built without libcurl: there is no example')
+    return Host()
+
+
+def environment(host):
+    return clean_environment(LLMKIT_SOCKET=host.socket, OPENAI_API_KEY=KEY)
+
+
+def run(host, name, *pairs):
+    body = json.dumps({'model': 'm', 'max_tokens': 64, 'messages': MESSAGES})
     return subprocess.run([PROGRAM, name, body, *pairs], capture_output=True, text=True, timeout=60,
-                          env=environment, check=False)
+                          env=environment(host), check=False)
 
 
 def pair(name, fake):
@@ -36,9 +46,7 @@ def limits(host):
 
 
 def test_a_call_counts_like_any_other():
-    if not os.path.exists(PROGRAM):
-        return
-    with Host() as host:
+    with example() as host:
         one, two = host.fake(), host.fake()
         configure(host, one, two, limits=[{'provider': 'one', 'requests': '100/day', 'tokens': '100k/day',
                                            'concurrency': 4}])
@@ -54,10 +62,44 @@ def test_a_call_counts_like_any_other():
         equal(rows['provider', 'one', 'concurrency']['held'], 0)
 
 
+def test_the_prompt_has_its_money_held():
+    with example() as host:
+        one = host.fake(script='*: first_ms=600000')
+        host.configure(providers=[host.provider('openai', one, name='one')],
+                       models=[{'name': 'm', 'provider': 'one', 'price': {'input': 100, 'output': 0}}],
+                       limits=[{'model': 'm', 'money': '50 USD/day'}])
+        host.start()
+        body = json.dumps({'model': 'm', 'messages': [{'role': 'user', 'content': 'long ' * 7000}]})
+        process = subprocess.Popen([PROGRAM, 'm', body, pair('one', one)], stdout=subprocess.DEVNULL,
+                                   env=environment(host))
+        host.workers.append(process)
+        wait_for(one.arrivals, what='the request')
+        # 100 USD per million tokens; bytes / 3.5.
+        price = -(-len(body) * 2 // 7) * 100000
+        held = limit(host, 'model m money')['held']
+        check(price <= held <= price * 1.01, (price, held))
+        process.kill()
+        wait_for(lambda: limit(host, 'model m money')['held'] == 0, what='nobody holds it')
+        equal(limit(host, 'model m money')['owed'], held, 'the dead may have spent it')
+
+
+def test_what_was_used_is_paid():
+    with example() as host:
+        one = host.fake()
+        host.configure(providers=[host.provider('openai', one, name='one')],
+                       models=[{'name': 'm', 'provider': 'one', 'price': {'input': 100, 'output': 200}}],
+                       limits=[{'model': 'm', 'money': '50 USD/day'}])
+        host.start()
+        out = run(host, 'm', pair('one', one))
+        equal(out.returncode, 0, out.stderr + out.stdout)
+        usage = json.loads(out.stdout.split(' ', 1)[1])['usage']
+        row = limit(host, 'model m money')
+        price = usage['prompt_tokens'] * 100000 + usage['completion_tokens'] * 200000
+        equal((row['held'], row['owed']), (0, price))
+
+
 def test_the_next_is_tried_and_the_first_is_paused():
-    if not os.path.exists(PROGRAM):
-        return
-    with Host() as host:
+    with example() as host:
         one = host.fake(script='*: status=429; retry_after=300')
         two = host.fake()
         configure(host, one, two, limits=[{'provider': 'one', 'requests': '100/day'}])
@@ -75,9 +117,7 @@ def test_the_next_is_tried_and_the_first_is_paused():
 
 
 def test_a_failing_provider_is_not_asked_for_long():
-    if not os.path.exists(PROGRAM):
-        return
-    with Host() as host:
+    with example() as host:
         one, two = host.fake(script='*: status=500'), host.fake()
         configure(host, one, two)
         host.start()
@@ -90,9 +130,7 @@ def test_a_failing_provider_is_not_asked_for_long():
 
 
 def test_without_a_daemon_it_says_so():
-    if not os.path.exists(PROGRAM):
-        return
-    with Host() as host:
+    with example() as host:
         out = run(host, 'both', 'one=http://127.0.0.1:9/')
         equal(out.returncode, 1)
         check('nothing listens on the socket' in out.stderr, out.stderr)

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import threading
 
+from clients import Member, ask, each
 from harness import Host, clean_environment, last_of, rest_of
 from tap import check, equal, main, wait_for
 
@@ -104,6 +106,121 @@ def test_limits_that_cannot_be_enforced_are_not_served():
         reload(host, good=False, providers=[], limits=limit(9, user='b') + never)
         equal(host.status()['limits'], before, 'the old limits')
         equal(admitted(host, 4), 3, 'are enforced')
+
+
+class Load:
+    """Members that ask for one limit in a loop, from before the reloads to after them."""
+
+    def __init__(self, host, ask_once, members=4):
+        self.stop = threading.Event()
+        self.admitted, self.tries = 0, 0
+        self.lock = threading.Lock()
+        self.members = [Member(host) for _ in range(members)]
+        for member in self.members:
+            member.good('scope', provider='p')
+        self.thread = threading.Thread(target=each, args=(self.members, self.run))
+        self.ask_once = ask_once
+        self.thread.start()
+        wait_for(lambda: self.tries > 100, what='load')
+
+    def run(self, member):
+        while not self.stop.is_set():
+            admitted = self.ask_once(member)
+            with self.lock:
+                self.tries += 1
+                self.admitted += admitted
+
+    def end(self):
+        """How many were admitted."""
+        before = self.tries
+        wait_for(lambda: self.tries > before + 100, what='load that goes on')
+        self.stop.set()
+        self.thread.join(60)
+        return self.admitted
+
+
+def lease_a_token(member):
+    good = member.do('lease', slot=0, requests=1, input=1, output=0)['code'] == 'LLMKIT_OK'
+    if good:
+        member.do('settle', slot=0, input=1, output=0)
+    return good
+
+
+def acquire(member):
+    return member.do('acquire', n=1)['code'] == 'LLMKIT_OK'
+
+
+def test_no_token_more_is_admitted_while_the_way_of_counting_changes():
+    with Host() as host:
+        fake = host.fake()
+
+        def sections(tokens):
+            return {'providers': [host.provider('openai', fake, name='p', tokens=tokens)],
+                    'limits': [{'provider': 'p', 'user': f'u{i}', 'requests': '1/s'} for i in range(2000)] +
+                              [{'provider': 'p', 'tokens': '1/h', 'burst': 20}],
+                    'log': {'level': 'notice'}}
+
+        host.configure(**sections('actual'))
+        host.start()
+        load = Load(host, lease_a_token)
+        for i in range(20):
+            reload(host, **sections('actual' if i % 2 else 'reserve'))
+        check(1 <= load.end() <= 21, f'admitted by a limit of 20 and 1 an hour: {load.admitted}')
+
+
+def test_reloads_that_fail_admit_nothing():
+    with Host() as host:
+        provider = host.provider('openai', host.fake(), name='p')
+        routes = [{'name': f'r{i}', 'targets': [f'p/x{i}-{k}' for k in range(8)]} for i in range(8)]
+        host.configure(providers=[provider], limits=limit(20, provider='p'), tables={'targets': 16})
+        host.start()
+        load = Load(host, acquire)
+        host.configure(providers=[provider], routes=routes)
+        for _ in range(20):
+            reload(host, good=False)
+        out = host.tool('reload')
+        check(1 <= load.end() <= 21, f'admitted by a limit of 20 and 5 a day: {load.admitted}')
+        check(out.returncode != 0 and "the daemon's log says what" in out.stdout + out.stderr, out)
+        check('too many providers, models and targets of routes' in host.log_text(), 'the reason')
+
+
+def test_a_template_that_counts_in_another_way_keeps_what_is_owed():
+    with Host() as host:
+        fake = host.fake()
+        models = [{'name': 'm', 'provider': 'p', 'upstream': 'fake?input_tokens=100&output_tokens=100'}]
+        templates = {'per_provider': {'tokens': '1/h', 'burst': {'tokens': 500}}}
+
+        def sections(tokens):
+            return {'providers': [host.provider('openai', fake, name='p', tokens=tokens)],
+                    'models': models, 'templates': templates}
+
+        host.configure(**sections('actual'))
+        host.start()
+        first = [ask(host, 'm', max_tokens=100)['status'] for _ in range(5)]
+        check(first.count(0) >= 2 and first[-1] != 0, f'until the 500 are used: {first}')
+        for tokens in ('reserve', 'actual'):
+            reload(host, **sections(tokens))
+            check(ask(host, 'm', max_tokens=100)['status'] != 0, f'still used, {tokens}')
+
+
+def test_what_an_operator_opened_outlives_reloads_and_other_names():
+    with Host() as host:
+        host.configure(providers=[host.provider('openai', host.fake(), name='p')], tables={'targets': 32},
+                       limits=limit(1000, provider='p'))
+        host.start()
+        equal(ask(host, 'p/bad')['status'], 0)
+        equal(host.tool('breakers', 'open', 'p/bad').returncode, 0)
+        for i in range(40):
+            equal(ask(host, f'p/x{i}')['status'], 0)
+        for _ in range(2):
+            check(ask(host, 'p/bad')['status'] != 0, 'it stays open')
+            check('p/bad' in host.tool('breakers').stdout, 'and listed')
+            reload(host)
+        equal(host.tool('limits', 'reset', 'provider p requests').returncode, 0)
+        equal(host.tool('breakers', 'close', 'p/bad').returncode, 0)
+        equal(ask(host, 'p/bad')['status'], 0, 'until he closes it')
+        for act in ('breaker-open p/bad', 'limit-reset provider p requests', 'breaker-close p/bad'):
+            check('operator: ' + act in host.log_text(), act)
 
 
 def test_a_running_stream_goes_on():

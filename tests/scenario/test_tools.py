@@ -12,11 +12,14 @@ import time
 import unicodedata
 
 import screen
+import wire
+from clients import Member
 from harness import BUILD, SOURCE, Host, clean_environment
 from screen import Terminal
 from tap import check, equal, main, wait_for
 from test_observers import tool_as_nobody
 
+COMMAND, DONE = 0x06, 0x85
 SLOW = 'fake?chunks=4000&delay_ms=50'
 LIMITS = [
     {'provider': 'one', 'requests': '100/day', 'tokens': '100k/day', 'concurrency': 4,
@@ -123,6 +126,7 @@ def test_top_shows_limits_targets_participants_and_events():
         top.wait_text(r'participant pid \d+: came')
         world.background('-m', 'one/' + SLOW, '-u', 'eve')
         top.wait_text(r'active 1\b')
+        top.wait_text(r'flight 1\b')
         top.wait_text(r'^one/fake\S* +closed +1 ')
         top.wait_text(r'^provider one tokens +100k/day █+▒+·+ ')
         top.wait_text(r'^provider one concurrency +4 at once ▒{4}·{12} +3 ')
@@ -395,6 +399,37 @@ def test_top_is_stopped_and_goes_on():
         check(top.is_as_before(), 'as it was before')
 
 
+def test_top_is_stopped_while_its_terminal_answers():
+    with World() as world, world.top(interval='0.05') as top:
+        for _ in range(40):
+            top.wait_text('^two/n')
+            while not top.screen.answers:
+                top.screen.feed(top.read())
+            top.screen.answers.clear()
+            # Both at once.
+            os.write(top.master, b'\x1b[0n')
+            top.signal(signal.SIGTSTP)
+            wait_for(top.is_stopped, what='stopped')
+            top.screen.clear()
+            top.signal(signal.SIGCONT)
+
+
+def test_top_finishes_the_picture_before_it_goes():
+    leave = b'\x1b[m\x1b[?7h\x1b[?25h\x1b[?1049l'
+    with World(limits=users(300), templates={}) as world, world.top(1000, 250) as top:
+        top.wait_text('^user u000 requests')
+        # Another picture, which is more than a terminal that does not read has room for.
+        top.type('r')
+        time.sleep(0.5)
+        top.type('\x1b[0n')
+        time.sleep(0.5)
+        top.bytes = b''
+        top.signal(signal.SIGTSTP)
+        wait_for(lambda: top.read() == b'' and leave in top.bytes, what='all of it')
+        check(len(top.bytes) > 65536, len(top.bytes))
+        check(top.bytes.endswith(b'\x1b[5n' + leave), top.bytes[-100:])
+
+
 def test_top_gives_the_terminal_back_when_the_file_is_cut():
     with World() as world, world.top() as top:
         top.wait_text('^two/n')
@@ -469,15 +504,30 @@ def test_top_json_is_complete():
         equal({row['label'] for row in top['limits']}, {row['label'] for row in listed}, 'limits')
         for row in top['limits']:
             other = next(r for r in listed if r['label'] == row['label'])
+            equal(set(other) - set(row), set(), 'what the list has, this has')
             for name in ('limit', 'window_ns', 'burst', 'held', 'admitted', 'rejected', 'template'):
                 equal(row[name], other[name], name)
         listed = json.loads(run(world.host, 'breakers', '--json'))['breakers']
         equal({(r['target'], r['state'], r['requests'], r['errors']) for r in top['targets']},
               {(r['target'], r['state'], r['requests'], r['errors']) for r in listed}, 'targets')
+        for row in top['targets']:
+            equal(set(listed[0]) - set(row), set(), 'what the list has, this has')
         equal({r['pid'] for r in top['participants']},
               {r['pid'] for r in world.host.dump()['participants']}, 'participants')
-        check([e for e in top['events'] if e['kind'] == 'breaker' and 'two/n' in e['text']], top['events'])
-        equal(top['events_lost'], 0)
+        check([e for e in top['events'] if e['kind'] == 'breaker' and 'two/n' in e['text'] and
+               e['why'] == 'failures in a row'], top['events'])
+        equal((top['events_lost'], top['in_flight']), (0, 0))
+        world.background('-m', 'one/' + SLOW)
+        wait_for(lambda: in_flight(world.host) == 1, what='the call, once and not for its provider too')
+        world.one.set_script('*: status=429; retry_after=600')
+        equal(world.ask('-m', 'm'), 'error')
+        top = json.loads(run(world.host, 'top', '--once', '--json', '--interval', '0.1'))
+        check('pause_target' in [e['kind'] for e in top['events']], top['events'])
+        check(all(e['kind'] != 'unknown' for e in top['events']), top['events'])
+
+
+def in_flight(host):
+    return json.loads(run(host, 'top', '--once', '--json', '--interval', '0.05'))['in_flight']
 
 
 def test_top_json_goes_on_and_tells_each_event_once():
@@ -496,6 +546,36 @@ def test_top_json_goes_on_and_tells_each_event_once():
         times = [line['now_ns'] for line in lines]
         equal(times, sorted(set(times)), 'one after the other')
         process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def test_top_json_loses_no_event_of_a_busy_interval():
+    with World() as world:
+        process = subprocess.Popen(
+            world.host.tool_command('top', '--json', '--interval', '0.1'), stdout=subprocess.PIPE, text=True,
+            env=clean_environment(LLMKIT_SOCKET=world.host.socket))
+        world.host.workers.append(process)
+        told = json.loads(process.stdout.readline())['events']
+        # All in one interval, however long they take.
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        client = wire.Client(world.host.socket)
+        for i in range(700):
+            client.send(COMMAND, i + 1, {'verb': 'breaker-close' if i % 2 else 'breaker-open', 'name': 'one'})
+            kind, _, body = client.read()
+            equal((kind, body['status']), (DONE, 0), body)
+        process.send_signal(signal.SIGCONT)
+        most = 0
+        while len([e for e in told if e['kind'] == 'breaker']) < 700:
+            line = json.loads(process.stdout.readline())
+            equal(line['events_lost'], 0, 'the region keeps more than that')
+            told += line['events']
+            most = max(most, len(line['events']))
+        check(most >= 700, f'{most} events in one interval')
+        equal([e['number'] for e in told], list(range(1, len(told) + 1)), 'each once, none left out')
+        client.close()
+        process.kill()
         process.wait(30)
         process.stdout.close()
 
@@ -630,7 +710,41 @@ def test_breakers_lists_and_acts():
         check('open, close or reset' in run(host, 'breakers', 'frob', 'one', code=2), 'no such act')
 
 
+def test_breakers_says_what_a_half_open_one_waits_for():
+    quick = {'failures': 2, 'backoff': '100ms', 'backoff_max': '100ms'}
+    models = [{'name': 'm', 'provider': 'one', 'breaker': quick}]
+    with World(models=models, limits=[], templates={}) as world:
+        world.one.set_script('*: status=500')
+        wait_for(lambda: world.ask('-m', 'm') and breaker(world.host, 'one/m')['state'] == 'open', what='open')
+        wait_for(lambda: breaker(world.host, 'one/m')['retry_ns'] == 0, what='it is time for a probe')
+        world.one.set_script('*: first_ms=600000')
+        world.background('-m', 'm')
+        wait_for(lambda: breaker(world.host, 'one/m')['state'] == 'half-open', what='half-open')
+        text = run(world.host, 'breakers')
+        check(re.search(r'^one/m +half-open .*[\dms-]  probes out: 1$', text, re.M), text)
+
+
+def test_breakers_shows_the_pause_of_the_provider():
+    with World() as world:
+        host = world.host
+        member = Member(host)
+        member.good('scope', provider='two')
+        member.good('feedback', status=429, header='retry-after:600')
+        paused = {row['target'] for row in json.loads(run(host, 'breakers', '--json'))['breakers']
+                  if 590 * 10**9 < row['paused_ns'] <= 600 * 10**9}
+        equal(paused, {'two', 'two/n'}, 'nobody goes to its model either')
+        text = run(host, 'breakers')
+        for name in paused:
+            check(re.search(f'^{name} +closed .*  paused (9|10) m ', text, re.M), text)
+        top = json.loads(run(host, 'top', '--once', '--json', '--interval', '0.05'))
+        equal({row['target'] for row in top['targets'] if row['paused_ns']}, paused, 'top says so, too')
+        member.leave()
+
+
 # ---- route ----
+
+STRATEGIES = ['balanced', 'cost', 'latency', 'reliability', 'round_robin', 'weighted', 'order']
+
 
 def reasons(host, *arguments):
     rows = json.loads(run(host, 'route', 'both', '--json', *arguments))['targets']
@@ -644,12 +758,17 @@ def test_route_explains():
         host = world.host
         equal(reasons(host), {'one/m': 'chosen', 'two/n': 'fallback'})
         equal(reasons(host, '--needs', 'tools,vision')['one/m'], 'out: capability')
+        equal(reasons(host, '--needs', 'streaming,tools')['one/m'], 'chosen')
         equal(reasons(host, '--input', '200000')['one/m'], 'out: context')
         equal(reasons(host, '--input', '100', '--output', '100', '--price-cap', '0.0004'),
               {'one/m': 'chosen', 'two/n': 'out: price'})
         # By cost, a target that nobody has tried may also be first because of that.
         check(reasons(host, '--strategy', 'cost', '--input', '100', '--output', '100')['one/m'] in
               ('chosen', 'explored', 'fallback', 'cold'), 'another strategy')
+        for name in STRATEGIES:
+            equal(set(reasons(host, '--strategy', name)), {'one/m', 'two/n'}, name)
+        for _ in range(10):  # that is, not by lot
+            equal(reasons(host, '--strategy', 'order')['one/m'], 'chosen')
         text = run(host, 'route', 'both', '--explain', '--needs', 'vision')
         check(re.search(r'^ 1 +two/n .* chosen$', text, re.M), text)
         check(re.search(r'^ 2 +one/m .* out: capability$', text, re.M), text)
@@ -670,7 +789,8 @@ def test_route_explains():
 def test_route_says_what_is_wrong():
     with World() as world:
         host = world.host
-        for arguments, word in ((['--strategy', 'luck'], 'balanced'), (['--needs', 'tools,hands'], 'vision'),
+        for arguments, word in ((['--strategy', 'luck'], ' '.join(['there are:', *STRATEGIES])),
+                                (['--needs', 'tools,hands'], 'there are: tools vision json reasoning streaming\n'),
                                 (['--input', 'x'], '--input'), (['--price-cap', '-1'], '--price-cap')):
             check(word in run(host, 'route', 'both', *arguments, code=2), arguments)
         check('name a route' in run(host, 'route', code=2), 'no name')

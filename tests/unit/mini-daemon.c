@@ -666,6 +666,16 @@ void mini_templates(struct mini *m, const struct bucket_limit *templates, unsign
 		bucket_set_templates(&m->region, templates, count, clock_boottime_ns()), 0);
 }
 
+/* Of several models of one name the first is the one that its name alone means. */
+static uint64_t mini_traits(const struct mini *m, const char *name)
+{
+	uint32_t named = target_resolve(&m->region, str_of(strchr(name, '/') + 1));
+
+	return named == TARGET_NONE || named == target_find(&m->region, str_of(name), NULL) ?
+		TARGET_PLAIN :
+		0;
+}
+
 uint32_t mini_target(struct mini *m, const char *name, int64_t price_input, int64_t price_output)
 {
 	const struct breaker_settings settings = breaker_preset(BREAKER_PRODUCTION);
@@ -686,6 +696,7 @@ uint32_t mini_target(struct mini *m, const char *name, int64_t price_input, int6
 	c.price_input = price_input;
 	c.price_output = price_output;
 	c.capabilities = TARGET_CAPABILITIES;
+	c.traits = mini_traits(m, name);
 	row = target_configure(&m->region, &c);
 	assert_true(row >= 0);
 	breaker_configure(&m->region, (uint32_t)row, &settings);
@@ -695,7 +706,9 @@ uint32_t mini_target(struct mini *m, const char *name, int64_t price_input, int6
 void mini_route(
 	struct mini *m, const char *name, enum router_strategy strategy, const char *const *names)
 {
-	struct router_route route = { .name = str_of(name), .strategy = strategy };
+	struct router_route route = {
+		.name = str_of(name), .strategy = strategy, .price_cap_nanousd = -1
+	};
 
 	for (; names[route.count]; route.count++) {
 		route.target[route.count].row =

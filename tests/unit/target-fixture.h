@@ -1,7 +1,7 @@
 #pragma once
 
-/* What tests of targets share: two providers of the model "m", the route "fast" over both, and the
- * library opened on them. */
+/* What tests of targets share: two providers of the model "m", the routes "fast" and "both" over
+ * them, and the library opened on them. */
 
 #include "shm/target.h"
 #include "tests/unit/mini-fixture.h"
@@ -23,6 +23,7 @@ static inline int start(void **state)
 	dear = mini_target(&mini, "dear/m", 10000000, 20000000);
 	other = mini_target(&mini, "dear/other", -1, -1);
 	mini_route(&mini, "fast", ROUTER_ORDER, names);
+	mini_route(&mini, "both", ROUTER_BALANCED, names);
 	mini_start(&mini, PARTICIPANT);
 	return mini_open(&mini, &kit);
 }

@@ -299,6 +299,83 @@ static void a_failing_provider_is_left_alone(void **state)
 	assert_int_equal(target_pending(&w.f.r, other), 0);
 }
 
+static enum breaker_state state_of(uint32_t row)
+{
+	struct breaker_view v;
+
+	assert_true(breaker_view(&w.f.r, row, TAKEN, &v));
+	return v.state;
+}
+
+/* So many good answers of the target, each with that time to its first token. */
+static void answer(uint32_t target, unsigned times, uint64_t first_token_ns)
+{
+	const struct admission_result good = {
+		.outcome = BREAKER_OK,
+		.first_token_ns = first_token_ns,
+	};
+
+	w.ask.target = target;
+	for (unsigned i = 0; i < times; i++) {
+		assert_int_equal(acquire(), ADMISSION_OK);
+		admission_judge(&w.f.r, &w.ticket, &good, TAKEN, 1);
+		admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
+	}
+}
+
+/* Slowness is a model's own: another model of the provider is as quick as it was. */
+static void a_large_model_is_not_its_providers_slowness(void **state)
+{
+	uint32_t large = make_target("p/large", w.provider);
+
+	(void)state;
+	answer(w.target, 55, 5 * 1000000);
+	answer(large, 24, 1500 * 1000000);
+	assert_int_equal(state_of(large), BREAKER_CLOSED);
+	assert_int_equal(state_of(w.provider), BREAKER_CLOSED);
+	/* The same model that slow is another matter. */
+	answer(large, 55, 1500 * 1000000);
+	w.ask.target = w.target;
+	for (int i = 0; i < 24 && acquire() == ADMISSION_OK; i++) {
+		admission_judge(&w.f.r, &w.ticket,
+			&(struct admission_result){
+				.outcome = BREAKER_OK, .first_token_ns = 1500 * 1000000 },
+			TAKEN, 1);
+		admission_end(&w.f.r, &w.ticket, &(struct bucket_cost){ 0 }, TAKEN);
+	}
+	assert_int_equal(state_of(w.target), BREAKER_OPEN);
+	assert_int_equal(state_of(w.provider), BREAKER_CLOSED);
+}
+
+/* Of models without a row of their own the provider's breaker is all there is. */
+static void without_a_row_the_providers_breaker_hears_of_slowness(void **state)
+{
+	struct breaker_view v;
+
+	(void)state;
+	answer(TARGET_NONE, 3, 1500 * 1000000);
+	assert_true(breaker_view(&w.f.r, w.provider, TAKEN, &v));
+	assert_in_range(v.p50_us, 1400000, 1600000);
+}
+
+/* No time closes it: nobody is told to come back in a hundred years. */
+static void what_an_operator_opened_is_no_matter_of_time(void **state)
+{
+	(void)state;
+	breaker_force_open(&w.f.r, w.provider, TAKEN);
+	assert_int_equal(acquire(), ADMISSION_E_OPEN);
+	assert_true(w.v.wait_ns == BUCKET_WAIT_SETTLEMENT && w.v.by_hand && w.v.providers);
+	breaker_force_open(&w.f.r, w.target, TAKEN);
+	assert_int_equal(acquire(), ADMISSION_E_OPEN);
+	assert_true(w.v.wait_ns == BUCKET_WAIT_SETTLEMENT && w.v.by_hand && !w.v.providers);
+	breaker_force_close(&w.f.r, w.target, TAKEN);
+	breaker_force_close(&w.f.r, w.provider, TAKEN);
+	open_by_failing();
+	assert_int_equal(acquire(), ADMISSION_E_OPEN);
+	assert_true(!w.v.by_hand && !w.v.providers);
+	assert_in_range(w.v.wait_ns, 1, 3600 * FIXTURE_SECOND);
+}
+
 static void what_is_not_judged_is_neutral(void **state)
 {
 	struct breaker_view v;
@@ -430,8 +507,9 @@ static void success_teaches_the_target(void **state)
 	const struct admission_result good = {
 		.outcome = BREAKER_OK,
 		.input_tokens = 100,
+		.output_tokens = 11,
 		.first_token_ns = 300 * 1000000,
-		.gap_ns = 20 * 1000000,
+		.duration_ns = 500 * 1000000,
 	};
 	struct admission_result bad = good;
 	struct target_view v;
@@ -662,6 +740,9 @@ int main(void)
 		CASE(nothing_is_left_of_a_dead_daemon),
 		CASE(a_failing_target_is_left_alone),
 		CASE(a_failing_provider_is_left_alone),
+		CASE(a_large_model_is_not_its_providers_slowness),
+		CASE(without_a_row_the_providers_breaker_hears_of_slowness),
+		CASE(what_an_operator_opened_is_no_matter_of_time),
 		CASE(what_is_not_judged_is_neutral),
 		CASE(a_probes_ticket_comes_back_from_a_refusal),
 		CASE(a_probes_first_token_is_proof_enough),

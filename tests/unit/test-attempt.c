@@ -1,6 +1,7 @@
 #include "daemon/attempt.h"
 #include "base/clock.h"
 #include "shm/estimate.h"
+#include "shm/latency.h"
 #include "shm/layout.h"
 #include "shm/participant.h"
 #include "tests/unit/shm-fixture.h"
@@ -204,6 +205,19 @@ static void unknown_usage_is_what_was_asked_and_what_came(void **state)
 	expect_used(100 + 100, (100 * 1500 + 100 * 10001 + 999) / 1000);
 }
 
+/* What it said before it was cut is the provider's own count; of the output it had not seen the
+ * end. */
+static void usage_told_before_the_end_is_settled(void **state)
+{
+	(void)state;
+	begin();
+	w.r.usage.input = 5000;
+	w.r.usage.output = 1;
+	w.r.received = 400;
+	end(STATUS_CANCELLED);
+	expect_used(5000 + 100, (5000 * 1500 + 100 * 10001 + 999) / 1000);
+}
+
 static void a_refusal_costs_no_tokens(void **state)
 {
 	(void)state;
@@ -373,6 +387,35 @@ static void only_a_good_answer_teaches(void **state)
 	assert_in_range(v.first_token_us[0], 99000, 101000);
 }
 
+static struct target_view target_of(uint32_t row)
+{
+	struct target_view v;
+
+	assert_true(target_view(&w.f.r, row, &v));
+	return v;
+}
+
+/* All of it comes at once: the time is not that between its tokens. */
+static void an_answer_that_does_not_stream_teaches_no_gap(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		begin();
+		w.r.as_stream = i == 1;
+		w.r.dispatched_ns = loop_now(w.r.loop) - 300 * NSEC_PER_MSEC;
+		w.r.first_token_ns = w.r.dispatched_ns + 100 * NSEC_PER_MSEC;
+		w.r.usage.output = 3;
+		end(STATUS_OK);
+		if (i == 0) {
+			assert_int_equal(target_of(w.row).gap_us, 0);
+			/* But how long it took is learned: there was nothing sooner. */
+			assert_in_range(target_of(w.row).first_token_us[0], 295000, 305000);
+			assert_int_equal(target_of(w.row).samples, 1);
+		}
+	}
+	assert_in_range(target_of(w.row).gap_us, 99000, 101000);
+}
+
 /* ---- outcome classes ---- */
 
 static uint64_t breaker_errors(uint32_t row)
@@ -406,6 +449,74 @@ static void only_the_providers_faults_count_against_it(void **state)
 		begin();
 		end(innocent[i]);
 		assert_int_equal(breaker_errors(w.row), ARRAY_SIZE(faults));
+	}
+}
+
+/* A client's deadline after so many milliseconds in which nothing came. Whether that counts. */
+static bool is_held_against_it(uint64_t waited_ms)
+{
+	uint64_t before = breaker_errors(w.row);
+
+	begin();
+	w.r.http_status = 0;
+	w.r.dispatched_ns = loop_now(w.r.loop) - waited_ms * NSEC_PER_MSEC;
+	end(STATUS_DEADLINE);
+	assert_int_equal(breaker_errors(w.provider), breaker_errors(w.row));
+	return breaker_errors(w.row) > before;
+}
+
+static void only_a_long_silence_is_the_providers_fault(void **state)
+{
+	(void)state;
+	w.config.features.limiter = w.config.features.breaker = false;
+	w.r.plan.stream = true;
+	assert_false(is_held_against_it(9900));
+	assert_true(is_held_against_it(10000));
+	/* Something of the answer has come. */
+	w.r.first_token_ns = 1;
+	assert_false(is_held_against_it(10000));
+	w.r.first_token_ns = 0;
+	/* It comes with its last token: 50 are expected, at 50 ms each until more is known. */
+	w.r.plan.stream = false;
+	assert_false(is_held_against_it(12400));
+	assert_true(is_held_against_it(12500));
+	target_learn(&w.f.r, w.row, &(struct target_sample){ .gap_ns = 10 * NSEC_PER_MSEC },
+		clock_boottime_ns());
+	assert_false(is_held_against_it(10400));
+	assert_true(is_held_against_it(10600));
+	/* It waited for a connection: the provider knows nothing of it. */
+	w.r.plan.stream = true;
+	begin();
+	w.r.sent = false;
+	w.r.http_status = 0;
+	w.r.dispatched_ns = loop_now(w.r.loop) - 20 * NSEC_PER_SEC;
+	end(STATUS_DEADLINE);
+	assert_int_equal(breaker_errors(w.row), 3);
+}
+
+/* A quick target is found out sooner, a slow one not before its time. */
+static void what_was_learned_bounds_the_silence(void **state)
+{
+	static const struct {
+		uint64_t p99_ms, neutral_ms, failed_ms;
+	} learned[] = {
+		{ 10, 990, 1000 },
+		{ 2000, 1800, 2200 },
+		{ 30000, 27000, 33000 },
+	};
+
+	(void)state;
+	w.config.features.limiter = w.config.features.breaker = false;
+	w.r.plan.stream = true;
+	for (size_t i = 0; i < ARRAY_SIZE(learned); i++) {
+		latency_reset(&w.f.r, w.row);
+		for (int n = 0; n < 19; n++)
+			latency_record(
+				&w.f.r, w.row, learned[i].p99_ms * 1000, clock_boottime_ns());
+		assert_false(is_held_against_it(9000));
+		latency_record(&w.f.r, w.row, learned[i].p99_ms * 1000, clock_boottime_ns());
+		assert_false(is_held_against_it(learned[i].neutral_ms));
+		assert_true(is_held_against_it(learned[i].failed_ms));
 	}
 }
 
@@ -479,8 +590,17 @@ static void each_refusal_says_what_to_do(void **state)
 	v = (struct admission_verdict){ .outcome = ADMISSION_E_LIMITED };
 	expect_text(v, STATUS_LIMITED, "the limits are being changed: retry in 0.000 s");
 	v = (struct admission_verdict){ .outcome = ADMISSION_E_OPEN, .wait_ns = NSEC_PER_SEC };
+	expect_text(v, STATUS_CIRCUIT_OPEN, "the circuit breaker of p/m is open: retry in 1.000 s");
+	v.providers = true;
+	expect_text(v, STATUS_CIRCUIT_OPEN, "the circuit breaker of p is open: retry in 1.000 s");
+	v.by_hand = true;
+	v.wait_ns = BUCKET_WAIT_SETTLEMENT;
 	expect_text(v, STATUS_CIRCUIT_OPEN,
-		"the circuit breaker of provider p is open: retry in 1.000 s");
+		"the circuit breaker of p was opened by hand: llmkit breakers close p");
+	v.providers = false;
+	expect_text(v, STATUS_CIRCUIT_OPEN,
+		"the circuit breaker of p/m was opened by hand: llmkit breakers close p/m");
+	v.wait_ns = NSEC_PER_SEC;
 	v.outcome = ADMISSION_E_PAUSED;
 	expect_text(v, STATUS_LIMITED, "provider p asked for a pause: retry in 1.000 s");
 	v.outcome = ADMISSION_E_FULL;
@@ -523,6 +643,7 @@ int main(void)
 		CASE(usage_above_the_estimate_is_owed_too),
 		CASE(usage_that_no_answer_has_does_not_close_a_limit_for_years),
 		CASE(unknown_usage_is_what_was_asked_and_what_came),
+		CASE(usage_told_before_the_end_is_settled),
 		CASE(a_refusal_costs_no_tokens),
 		CASE(what_never_left_comes_back),
 		CASE(a_price_that_is_not_known_costs_nothing),
@@ -531,7 +652,10 @@ int main(void)
 		CASE(output_is_estimated_by_what_was_learned_bounded_by_what_is_asked),
 		CASE(a_provider_that_reserves_is_asked_for_all_that_may_come),
 		CASE(only_a_good_answer_teaches),
+		CASE(an_answer_that_does_not_stream_teaches_no_gap),
 		CASE(only_the_providers_faults_count_against_it),
+		CASE(only_a_long_silence_is_the_providers_fault),
+		CASE(what_was_learned_bounds_the_silence),
 		CASE(an_outcome_is_not_another_targets),
 		CASE(a_later_attempt_finds_the_rows_of_its_time),
 		CASE(each_refusal_says_what_to_do),

@@ -186,6 +186,34 @@ static void the_narrowest_limits_pause(void **state)
 	assert_true(v.pause_ns <= NOW);
 }
 
+/* What an answer says of all windows and resources finds each its own limit. */
+static void all_that_is_said_is_followed(void **state)
+{
+	uint64_t units[BUCKET_SPANS][BUCKET_FOLLOW_RESOURCES];
+	uint64_t remaining[BUCKET_SPANS][BUCKET_FOLLOW_RESOURCES];
+	uint32_t minute = limit(BUCKET_SCOPE_PROVIDER, "p", 100, MINUTE);
+	uint32_t month = limit(BUCKET_SCOPE_MODEL, "m", 100, 30 * NSEC_PER_DAY);
+	uint32_t tokens = fixture_limit_of(&f, BUCKET_SCOPE_KEY, BUCKET_TOKENS, "k", 100, 100);
+
+	(void)state;
+	assert_true(bucket_set_add(&set, &f.r, BUCKET_SCOPE_KEY, BUCKET_TOKENS, str_of("k")));
+	memset(units, 0xff, sizeof(units));
+	memset(remaining, 0xff, sizeof(remaining));
+	bucket_follow_all(&f.r, &set, units, remaining, NOW);
+	assert_int_equal(owed(minute) + owed(month) + owed(tokens), 0);
+	remaining[BUCKET_SPAN_MINUTE][BUCKET_REQUESTS] = 90;
+	remaining[BUCKET_SPAN_MONTH][BUCKET_REQUESTS] = 80;
+	remaining[BUCKET_SPAN_MINUTE][BUCKET_TOKENS] = 70;
+	units[BUCKET_SPAN_MONTH][BUCKET_REQUESTS] = 50;
+	for (int i = 0; i < 3; i++)
+		bucket_follow_all(&f.r, &set, units, remaining, NOW);
+	assert_int_equal(owed(minute), 10);
+	assert_int_equal(owed(month), 20);
+	assert_int_equal(owed(tokens), 30);
+	assert_int_equal(bucket_heard(&f.r, month), 50);
+	assert_int_equal(bucket_heard(&f.r, minute), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -196,6 +224,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_limit_is_heard_in_units_of_the_row, start, stop),
 		cmocka_unit_test_setup_teardown(a_row_that_is_anothers_is_left_alone, start, stop),
 		cmocka_unit_test_setup_teardown(the_narrowest_limits_pause, start, stop),
+		cmocka_unit_test_setup_teardown(all_that_is_said_is_followed, start, stop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

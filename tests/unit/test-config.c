@@ -357,7 +357,7 @@ static void the_example_sets_every_rule(void **state)
 	assert_int_equal(c->routes[0].targets[1].provider, 1);
 	assert_string_equal(c->routes[0].targets[1].upstream, "claude-sonnet-4-5");
 	assert_string_equal(c->routes[0].targets[1].model, "claude-sonnet");
-	assert_int_equal(c->routes[0].targets[1].max_tokens, 8192);
+	assert_int_equal(c->routes[0].targets[1].row->max_tokens, 8192);
 	assert_int_equal(c->routes[0].targets[2].provider, 3);
 	assert_int_equal(c->limits[0].scope, BUCKET_SCOPE_PROVIDER);
 	assert_string_equal(c->limits[0].name, "openai");

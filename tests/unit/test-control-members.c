@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include "shm/event.h"
 #include "shm/hold.h"
@@ -12,12 +13,16 @@
 /* A process that waits to be killed. */
 static pid_t member(void)
 {
-	pid_t pid = fork();
+	pid_t test = getpid(), pid = fork();
 
 	assert_true(pid >= 0);
-	if (pid == 0)
-		for (;;)
+	if (pid == 0) {
+		/* Also by the end of a test that fails. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (getppid() == test)
 			pause();
+		_exit(1);
+	}
 	return pid;
 }
 
@@ -173,6 +178,12 @@ static void comings_and_goings_are_events(void **state)
 	assert_int_equal(e.row, row);
 	assert_int_equal(e.to, 1);
 	assert_int_equal(e.value, pid);
+	/* Once, however often it attaches while it lives. */
+	for (int i = 0; i < 3; i++) {
+		control_leave(f->control, row);
+		assert_int_equal(control_claim(f->control, pid, 0, &owner), row);
+	}
+	assert_int_equal(event_next(r, &ticket, &e), EVENT_E_NONE);
 	bury(pid);
 	control_leave(f->control, row);
 	assert_int_equal(event_next(r, &ticket, &e), EVENT_OK);

@@ -126,6 +126,35 @@ static void what_is_in_flight_or_paused_stays(void **state)
 	assert_false(make("p/new"));
 }
 
+/* Nobody tries it, so it is the one not tried for longest. */
+static void what_an_operator_opened_stays(void **state)
+{
+	struct breaker_view b;
+
+	(void)state;
+	fill(0, DEMAND_ROWS);
+	breaker_force_open(&w.f.r, find("p/0"), FIXTURE_NOW);
+	fill(DEMAND_ROWS, 3 * DEMAND_ROWS);
+	assert_int_not_equal(find("p/0"), TARGET_NONE);
+	assert_true(breaker_view(&w.f.r, find("p/0"), FIXTURE_NOW, &b));
+	assert_true(b.forced);
+	breaker_force_close(&w.f.r, find("p/0"), FIXTURE_NOW);
+	fill(4 * DEMAND_ROWS, DEMAND_ROWS);
+	assert_int_equal(find("p/0"), TARGET_NONE);
+}
+
+/* However many names come and go, searches find their end. */
+static void rows_that_went_do_not_fill_the_table(void **state)
+{
+	unsigned never = 0;
+
+	(void)state;
+	fill(0, 5000);
+	for (uint32_t i = 0; i < w.f.r.targets; i++)
+		never += w.f.r.target[i].key == LAYOUT_KEY_NEVER;
+	assert_true(never > 0);
+}
+
 /* What a reload retired is free; what it configured is not ours any more. */
 static void a_reload_forgets_them(void **state)
 {
@@ -166,6 +195,8 @@ int main(void)
 		CASE(a_row_is_as_its_provider),
 		CASE(rows_are_bounded_and_the_least_recently_tried_goes),
 		CASE(what_is_in_flight_or_paused_stays),
+		CASE(what_an_operator_opened_stays),
+		CASE(rows_that_went_do_not_fill_the_table),
 		CASE(a_reload_forgets_them),
 		CASE(a_quarter_of_the_table_is_the_most),
 	};

@@ -264,10 +264,32 @@ static void test_threads_share_the_table(void **state)
 	world_close(&w);
 }
 
+static void test_a_call_is_held_for_what_it_may_use(void **state)
+{
+	struct world w;
+	struct str m = str_of("m"), t = str_of("t");
+
+	(void)state;
+	world_open(&w, 1);
+	/* Not known: the model's maximum, or a constant; never more than the call's own. */
+	assert_int_equal(estimate_call(&w.r, m, t, 0, 0, false), ESTIMATE_OUTPUT);
+	assert_int_equal(estimate_call(&w.r, m, t, 64000, 0, false), ESTIMATE_OUTPUT);
+	assert_int_equal(estimate_call(&w.r, m, t, 64000, 300, false), 300);
+	assert_int_equal(estimate_call(&w.r, m, t, 77, 300, false), 77);
+	/* Charged at submission: all of it, where it says so. */
+	assert_int_equal(estimate_call(&w.r, m, t, 64000, 300, true), 64000);
+	assert_int_equal(estimate_call(&w.r, m, t, 0, 300, true), 300);
+	feed(&w, "m", 40, 0.1, 500);
+	assert_in_range(estimate_call(&w.r, m, t, 64000, 300, false), 30, 80);
+	assert_int_equal(estimate_call(&w.r, m, t, 64000, 300, true), 64000);
+	world_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_converges_to_the_95th_percentile),
+		cmocka_unit_test(test_a_call_is_held_for_what_it_may_use),
 		cmocka_unit_test(test_is_useful_after_few_samples),
 		cmocka_unit_test(test_follows_what_changes),
 		cmocka_unit_test(test_never_above_max_tokens),

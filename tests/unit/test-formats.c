@@ -76,10 +76,10 @@ static struct format_decoder *decoder_of(const char *family, struct trace *t)
 
 static enum status finish(struct format_decoder *d, bool stream, struct trace *t)
 {
-	struct msg_usage u = { 0 };
 	struct msg_end end = { 0 };
 	struct msg_error error = { 0 };
-	enum status status = format_decoder_finish(d, stream, &u, &end, &error);
+	enum status status = format_decoder_finish(d, stream, &end, &error);
+	const struct msg_usage u = format_decoder_usage(d);
 
 	if (status == STATUS_OK) {
 		assert_int_equal(

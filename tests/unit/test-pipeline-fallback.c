@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 #include "base/clock.h"
+#include "shm/breaker.h"
+#include "shm/target.h"
 #include "tests/unit/pipeline-world.h"
 
 /* ---- the providers ---- */
@@ -10,6 +12,26 @@ static void serve_cut(struct peer_io *io)
 {
 	if (peer_read_request(io) >= 0)
 		peer_write(io, HEAD_SSE TEXT);
+}
+
+/* It tells what it has used as it goes, and is cut. */
+static void serve_cut_with_usage(struct peer_io *io)
+{
+	if (peer_read_request(io) >= 0)
+		peer_write(io,
+			HEAD_SSE TEXT "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5000,"
+				      "\"completion_tokens\":3}}\n\n");
+}
+
+/* The same, before the first word, and an error that another target may help with. */
+static void serve_error_with_usage(struct peer_io *io)
+{
+	if (peer_read_request(io) >= 0)
+		peer_write(io,
+			HEAD_SSE "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5000,"
+				 "\"completion_tokens\":3}}\n\n"
+				 "data: {\"error\":{\"message\":\"overloaded\",\"type\":"
+				 "\"server_error\",\"code\":503}}\n\n");
 }
 
 /* The rest of the refusal never comes. */
@@ -44,6 +66,32 @@ static void an_answer_costs_one(void **state)
 	assert_int_equal(told(1).texts, 1);
 	assert_int_equal(left("a"), BURST - 1);
 	assert_int_equal(counted(COUNTER_requests_succeeded), 1);
+	world_close();
+}
+
+static void what_a_cut_answer_has_used_is_known(void **state)
+{
+	(void)state;
+	world_open(serve_cut_with_usage, serve_ok);
+	submit(1, "a/m");
+	run_out();
+	assert_int_equal(told(1).texts, 1);
+	assert_int_equal(told(1).errors, 1);
+	assert_int_equal(counted(COUNTER_tokens_input), 5000);
+	assert_int_equal(counted(COUNTER_tokens_output), 3);
+	world_close();
+}
+
+/* It is the attempt's, not the next one's. */
+static void what_one_target_has_used_is_not_the_next_ones(void **state)
+{
+	(void)state;
+	world_open(serve_error_with_usage, serve_ok);
+	submit_route(1, "ab");
+	run_out();
+	expect_end(1);
+	assert_int_equal(counted(COUNTER_fallbacks), 1);
+	assert_int_equal(counted(COUNTER_tokens_input), 0);
 	world_close();
 }
 
@@ -212,10 +260,28 @@ static void a_limit_refuses_with_wait_and_name(void **state)
 	world_close();
 }
 
+static void what_an_operator_opened_is_refused_for_now(void **state)
+{
+	(void)state;
+	world_open(serve_ok, serve_ok);
+	breaker_force_open(&w.shm.r, target_find(&w.shm.r, str_of("a"), NULL), clock_boottime_ns());
+	submit(1, "a/m");
+	run_out();
+	expect_error(1, STATUS_CIRCUIT_OPEN);
+	assert_string_equal(told(1).text,
+		"no target can take the request: a/m (the circuit breaker of its provider was "
+		"opened by hand: llmkit breakers close a)");
+	assert_int_equal(told(1).error.retry_after_ns, 0);
+	assert_int_equal(left("a"), BURST);
+	world_close();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_answer_costs_one),
+		cmocka_unit_test(what_a_cut_answer_has_used_is_known),
+		cmocka_unit_test(what_one_target_has_used_is_not_the_next_ones),
 		cmocka_unit_test(what_was_not_sent_is_given_back),
 		cmocka_unit_test(what_may_help_falls_back),
 		cmocka_unit_test(nobody_sends_during_a_pause),
@@ -226,6 +292,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_help_does_not_fall_back),
 		cmocka_unit_test(after_the_first_frame_nothing_falls_back),
 		cmocka_unit_test(a_limit_refuses_with_wait_and_name),
+		cmocka_unit_test(what_an_operator_opened_is_refused_for_now),
 	};
 
 	if (!family_find(str_of("openai"))) /* the providers here speak it */

@@ -73,7 +73,7 @@ static void table_covers_every_byte(void **state)
 	ENDS_WITH(layout_bucket_name, name);
 	ENDS_WITH(layout_template, pad);
 	ENDS_WITH(layout_hold, entry);
-	ENDS_WITH(layout_target, pad_name);
+	ENDS_WITH(layout_target, label);
 	ENDS_WITH(layout_breaker, pad);
 	ENDS_WITH(layout_latency, pad);
 	ENDS_WITH(layout_route, pad_name);

@@ -13,7 +13,10 @@ static struct config_model models[] = {
 };
 static struct config_target targets[] = {
 	{ .provider = 1, .upstream = (char *)"q", .model = (char *)"q" },
-	{ .provider = 0, .upstream = (char *)"gpt-2024", .model = (char *)"gpt", .max_tokens = 5 },
+	{ .provider = 0,
+		.upstream = (char *)"gpt-2024",
+		.model = (char *)"gpt",
+		.row = &models[0] },
 };
 static struct config_route routes[] = {
 	{ .name = (char *)"fast",
@@ -108,6 +111,8 @@ static void a_route_is_its_targets_in_order(void **state)
 	assert_int_equal(a.chain.target[0].provider, 1);
 	assert_true(str_is(a.chain.target[1].upstream, "gpt-2024"));
 	assert_int_equal(a.chain.target[1].max_tokens, 5);
+	assert_ptr_equal(a.chain.target[1].price, &models[0].price);
+	assert_null(a.chain.target[0].price);
 }
 
 static void what_is_not_there_is_explained(void **state)
@@ -297,6 +302,40 @@ static void what_an_operator_opened_stays_out_of_a_panic(void **state)
 	assert_true(k.chain.target[0].forced);
 }
 
+static void expect_why(int outcome, const char *why)
+{
+	char got[400];
+
+	buffer_reset(&k.why, SIZE_MAX);
+	assert_int_equal(rank(NULL), outcome);
+	snprintf(got, sizeof(got), "%.*s", STR_ARG(buffer_str(&k.why)));
+	assert_string_equal(got, why);
+	k.chain = ask(NULL, "fast").chain;
+	route_find_rows(&k.f.r, &k.config, &k.chain);
+}
+
+/* Time or an operator will close it: no refusal for good. */
+static void when_an_operator_opened_all_it_says_so(void **state)
+{
+	(void)state;
+	breaker_force_open(&k.f.r, k.row[0], FIXTURE_NOW);
+	breaker_force_open(&k.f.r, target_find(&k.f.r, str_of("openai"), NULL), FIXTURE_NOW);
+	expect_why(ROUTE_E_OPEN,
+		"no target can take the request: "
+		"local/q (its circuit breaker was opened by hand: llmkit breakers close local/q), "
+		"openai/gpt (the circuit breaker of its provider was opened by hand: "
+		"llmkit breakers close openai)");
+	/* What could not take it anyhow is not what keeps it from being taken. */
+	breaker_force_close(&k.f.r, target_find(&k.f.r, str_of("openai"), NULL), FIXTURE_NOW);
+	breaker_force_open(&k.f.r, k.row[1], FIXTURE_NOW);
+	k.query.input_tokens = 2000;
+	expect_why(ROUTE_E_OPEN,
+		"no target can take the request: "
+		"local/q (out: context), "
+		"openai/gpt (its circuit breaker was opened by hand: "
+		"llmkit breakers close openai/gpt)");
+}
+
 static void a_prompt_too_long_for_one_goes_to_the_other(void **state)
 {
 	(void)state;
@@ -379,6 +418,20 @@ static void without_a_key_it_is_left_only_when_nothing_else_is(void **state)
 	assert_int_equal(k.chain.count, 2);
 }
 
+/* Its missing key is not what keeps the request from being taken: the other has one. */
+static void what_an_operator_opened_is_told_before_a_missing_key(void **state)
+{
+	struct target_config t = { .name = str_of("local/q"), .available = false };
+
+	(void)state;
+	t.provider = target_find(&k.f.r, str_of("local"), NULL);
+	assert_int_equal(target_configure(&k.f.r, &t), k.row[0]);
+	breaker_force_open(&k.f.r, k.row[1], FIXTURE_NOW);
+	expect_why(ROUTE_E_OPEN,
+		"no target can take the request: local/q (out: unavailable), openai/gpt (its "
+		"circuit breaker was opened by hand: llmkit breakers close openai/gpt)");
+}
+
 int main(void)
 {
 #define RANKED(fn_) cmocka_unit_test_setup_teardown(fn_, ranking_setup, ranking_teardown)
@@ -397,6 +450,7 @@ int main(void)
 		RANKED(an_open_breaker_of_the_provider_is_passed_over),
 		RANKED(when_all_breakers_are_open_none_is),
 		RANKED(what_an_operator_opened_stays_out_of_a_panic),
+		RANKED(when_an_operator_opened_all_it_says_so),
 		RANKED(a_prompt_too_long_for_one_goes_to_the_other),
 		RANKED(a_request_for_nobody_says_why),
 		RANKED(a_missing_capability_leaves_no_target),
@@ -404,6 +458,7 @@ int main(void)
 		RANKED(what_must_wait_comes_last_and_least_wait_first),
 		RANKED(a_pause_comes_last),
 		RANKED(without_a_key_it_is_left_only_when_nothing_else_is),
+		RANKED(what_an_operator_opened_is_told_before_a_missing_key),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,12 +112,13 @@ static void test_a_budget_that_is_used_up_waits_or_is_out(void **state)
 	assert_int_equal(d.choice[0].candidate, 0);
 	assert_int_equal(d.choice[0].wait_ns, 100 * NSEC_PER_MSEC);
 
-	/* All out: the earliest. */
+	/* All out: each says how long. */
 	q.patience_ns = 0;
 	limit_to_one(&w, 1, &other, "slow");
 	d = world_ask(&w, &q);
 	assert_int_equal(d.usable, 0);
-	assert_int_equal(d.wait_ns, 100 * NSEC_PER_MSEC);
+	assert_int_equal(world_choice(&d, 0)->wait_ns, 100 * NSEC_PER_MSEC);
+	assert_int_equal(world_choice(&d, 1)->wait_ns, 10 * NSEC_PER_SEC);
 	world_close(&w);
 }
 
@@ -147,7 +148,7 @@ static void test_what_never_fits_is_out_for_the_most_patient(void **state)
 	d = world_ask(&w, &q);
 	assert_int_equal(d.usable, 0);
 	assert_int_equal(d.choice[0].reason, ROUTER_OUT_BUDGET);
-	assert_true(d.wait_ns == UINT64_MAX);
+	assert_true(d.choice[0].wait_ns == UINT64_MAX);
 	q.output_tokens = 50;
 	d = world_ask(&w, &q);
 	assert_int_equal(d.usable, 1);
@@ -181,7 +182,8 @@ static void test_a_paused_target_waits_or_is_out(void **state)
 	world_row(&w, 1)->provider = w.candidate[0].row;
 	d = world_ask(&w, &q);
 	assert_int_equal(d.usable, 0);
-	assert_int_equal(d.wait_ns, 5 * NSEC_PER_SEC);
+	assert_int_equal(d.choice[0].wait_ns, 5 * NSEC_PER_SEC);
+	assert_int_equal(d.choice[1].wait_ns, 5 * NSEC_PER_SEC);
 	w.now_ns += 5 * NSEC_PER_SEC;
 	d = world_ask(&w, &q);
 	assert_int_equal(d.usable, 2);
@@ -249,7 +251,7 @@ static void test_panic_spares_budgets_and_operators(void **state)
 	d = world_decide(&w, ROUTER_BALANCED);
 	assert_int_equal(d.usable, 0);
 	assert_int_equal(world_choice(&d, 1)->reason, ROUTER_OUT_BREAKER);
-	assert_true(d.wait_ns <= 10 * NSEC_PER_SEC);
+	assert_true(world_choice(&d, 0)->wait_ns <= 10 * NSEC_PER_SEC);
 	world_close(&w);
 }
 
@@ -399,27 +401,35 @@ static void test_half_open_is_probed_now_and_then(void **state)
 	world_close(&w);
 }
 
+/* Opened by failures and closed by probes, a moment ago. */
+static void close_it(struct world *w, unsigned i)
+{
+	struct breaker_report ok = { BREAKER_OK, 100 * NSEC_PER_MSEC };
+	uint32_t row = w->candidate[i].row;
+	struct breaker_ticket ticket;
+	uint64_t wait_ns;
+
+	break_it(w, i);
+	w->now_ns += 6 * NSEC_PER_SEC;
+	for (int k = 0; k < 2; k++) {
+		assert_int_equal(breaker_allow(&w->r, row, (UINT64_C(1) << 16) | 1, w->now_ns, 1,
+					 &ticket, &wait_ns),
+			BREAKER_PROBE);
+		breaker_record(&w->r, &ticket, &ok, w->now_ns, 1);
+	}
+	assert_int_equal(breaker_check(&w->r, row, w->now_ns, &wait_ns), BREAKER_PASS);
+}
+
 /* After it closed, no more at a time than the ramp says. */
 static void test_a_closed_breaker_is_ramped_up(void **state)
 {
 	struct world w;
-	struct breaker_ticket ticket;
-	struct breaker_report ok = { BREAKER_OK, 100 * NSEC_PER_MSEC };
-	uint64_t wait_ns;
 
 	(void)state;
 	world_open(&w, 1);
 	world_target(&w, "a", 100, 1);
 	world_target(&w, "b", 5000, 1);
-	break_it(&w, 0);
-	w.now_ns += 6 * NSEC_PER_SEC;
-	for (int i = 0; i < 2; i++) {
-		assert_int_equal(breaker_allow(&w.r, w.candidate[0].row, (UINT64_C(1) << 16) | 1,
-					 w.now_ns, 1, &ticket, &wait_ns),
-			BREAKER_PROBE);
-		breaker_record(&w.r, &ticket, &ok, w.now_ns, 1);
-	}
-	assert_int_equal(breaker_check(&w.r, w.candidate[0].row, w.now_ns, &wait_ns), BREAKER_PASS);
+	close_it(&w, 0);
 	world_know(&w, 0, 100, 0);
 	world_know(&w, 1, 5000, 0);
 	assert_int_equal(world_decide(&w, ROUTER_LATENCY).choice[0].candidate, 0);
@@ -430,6 +440,91 @@ static void test_a_closed_breaker_is_ramped_up(void **state)
 		assert_int_equal(d.choice[0].candidate, 1);
 		assert_int_equal(d.choice[1].reason, ROUTER_COLD);
 	}
+	world_close(&w);
+}
+
+/* Also where neither is known yet. */
+static void test_a_new_one_is_ramped_up_too(void **state)
+{
+	struct target_config cheap = world_config("a"), dear = world_config("b");
+	struct world w;
+
+	(void)state;
+	cheap.price_input = cheap.price_output = 1000000;
+	dear.price_input = dear.price_output = 90000000;
+	world_open(&w, 1);
+	world_add(&w, &cheap);
+	world_add(&w, &dear);
+	close_it(&w, 0);
+	world_row(&w, 0)->pending = breaker_ramp(&w.r, w.candidate[0].row, w.now_ns);
+	world_row(&w, 1)->pending = 1; /* it is being learned of */
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(world_decide(&w, ROUTER_COST).choice[0].candidate, 1);
+	world_close(&w);
+}
+
+/* A look leaves the turn to those who send. */
+static void test_a_look_takes_no_turn(void **state)
+{
+	struct router_decision d;
+	shared_u64 turn = 0;
+	struct world w;
+
+	(void)state;
+	world_open(&w, 1);
+	world_target(&w, "a", 100, 1);
+	world_target(&w, "b", 100, 1);
+	for (unsigned i = 0; i < 6; i++)
+		for (int look = 2; look >= 0; look--) {
+			struct router_query q = world_query(&w, ROUTER_ROUND_ROBIN);
+
+			q.is_look = look > 0;
+			router_decide(&w.r, &q, w.candidate, w.count, &turn, w.now_ns, &d);
+			assert_int_equal(d.choice[0].candidate, i % 2);
+		}
+	assert_int_equal(turn, 6);
+	world_close(&w);
+}
+
+/* So it is where nothing is learned: behind all that may, in the strategy's order. */
+static void test_every_strategy_ramps_up(void **state)
+{
+	static const unsigned as_configured[] = { 1, 3, 0, 2 };
+	struct world w;
+	struct router_decision d;
+
+	(void)state;
+	world_open(&w, 1);
+	world_target(&w, "a", 100, 1);
+	world_target(&w, "b", 100, 1);
+	world_target(&w, "c", 100, 1);
+	world_target(&w, "d", 100, 1);
+	close_it(&w, 0);
+	close_it(&w, 2);
+	world_row(&w, 0)->pending = breaker_ramp(&w.r, w.candidate[0].row, w.now_ns);
+	world_row(&w, 2)->pending = breaker_ramp(&w.r, w.candidate[2].row, w.now_ns);
+	for (unsigned s = ROUTER_ROUND_ROBIN; s < ROUTER_STRATEGIES; s++) {
+		for (int i = 0; i < 100; i++) {
+			d = world_decide(&w, (enum router_strategy)s);
+			assert_int_equal(d.usable, 4);
+			assert_int_equal(d.choice[0].reason, ROUTER_CHOSEN);
+			assert_int_equal(d.choice[0].candidate % 2, 1);
+			assert_int_equal(d.choice[0].candidate + d.choice[1].candidate, 4);
+			assert_int_equal(d.choice[1].reason, ROUTER_FALLBACK);
+			assert_int_equal(d.choice[2].reason, ROUTER_COLD);
+			assert_int_equal(d.choice[2].candidate + d.choice[3].candidate, 2);
+			assert_int_equal(d.choice[3].reason, ROUTER_COLD);
+		}
+	}
+	for (unsigned p = 0; p < 4; p++)
+		assert_int_equal(d.choice[p].candidate, as_configured[p]);
+	/* With no other they are used as ever. */
+	world_row(&w, 1)->available = world_row(&w, 3)->available = 0;
+	d = world_decide(&w, ROUTER_ORDER);
+	assert_int_equal(d.usable, 2);
+	assert_int_equal(d.choice[0].candidate, 0);
+	assert_int_equal(d.choice[0].reason, ROUTER_CHOSEN);
+	assert_int_equal(d.choice[1].reason, ROUTER_FALLBACK);
 	world_close(&w);
 }
 
@@ -448,6 +543,9 @@ int main(void)
 		cmocka_unit_test(test_what_an_operator_did_is_seen_at_once_and_for_ever),
 		cmocka_unit_test(test_half_open_is_probed_now_and_then),
 		cmocka_unit_test(test_a_closed_breaker_is_ramped_up),
+		cmocka_unit_test(test_a_new_one_is_ramped_up_too),
+		cmocka_unit_test(test_a_look_takes_no_turn),
+		cmocka_unit_test(test_every_strategy_ramps_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

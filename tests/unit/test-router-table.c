@@ -14,6 +14,8 @@ static struct router_route make_route(const char *name, unsigned count)
 		.weight_cost = 1,
 		.weight_latency = 2,
 		.weight_reliability = 65535,
+		.price_cap_nanousd = 50000000,
+		.patience_ns = 2 * NSEC_PER_SEC,
 		.count = count };
 
 	for (unsigned i = 0; i < count; i++) {
@@ -42,6 +44,8 @@ static void test_routes_are_found_by_name(void **state)
 	assert_int_equal(found.weight_cost, 1);
 	assert_int_equal(found.weight_latency, 2);
 	assert_int_equal(found.weight_reliability, 65535);
+	assert_int_equal(found.price_cap_nanousd, 50000000);
+	assert_int_equal(found.patience_ns, 2 * NSEC_PER_SEC);
 	assert_int_equal(found.count, 32);
 	for (unsigned i = 0; i < 32; i++) {
 		assert_int_equal(found.target[i].row, i);
@@ -50,8 +54,10 @@ static void test_routes_are_found_by_name(void **state)
 	assert_ptr_equal(turn, &w.r.route[row].turn);
 	*turn = 5;
 	route.count = 1;
+	route.price_cap_nanousd = -1;
 	assert_int_equal(router_configure(&w.r, &route), row);
 	assert_true(router_view(&w.r, (uint32_t)row, &found));
+	assert_int_equal(found.price_cap_nanousd, -1);
 	assert_int_equal(found.count, 1);
 	assert_int_equal(*turn, 5);
 	keep = calloc(w.r.routes, sizeof(*keep));

@@ -147,6 +147,44 @@ static void filters_say_why(void **state)
 	llmkit_targets_close(targets);
 }
 
+static void a_routes_cap_and_patience_are_in_force(void **state)
+{
+	struct router_route route = { .name = str_of("careful"),
+		.strategy = ROUTER_ORDER,
+		.price_cap_nanousd = 2000000,
+		.patience_ns = 10 * NSEC_PER_SEC,
+		.count = 2,
+		.target = { { dear, 1 }, { cheap, 1 } } };
+	struct llmkit_decision d;
+	llmkit_targets *targets;
+
+	(void)state;
+	assert_true(router_configure(&mini.region, &route) >= 0);
+	targets = targets_of("careful");
+	assert_int_equal(
+		llmkit_route(targets, QUERY(.input_tokens = 1000, .output_tokens = 100), &d), 0);
+	assert_int_equal(d.usable, 1);
+	assert_string_equal(d.choice[0].provider, "cheap");
+	assert_string_equal(d.choice[1].reason, "out: price");
+	target_pause(
+		&mini.region, cheap, clock_boottime_ns() + 9 * NSEC_PER_SEC, clock_boottime_ns());
+	assert_int_equal(
+		llmkit_route(targets, QUERY(.input_tokens = 1000, .output_tokens = 100), &d), 0);
+	assert_string_equal(d.choice[0].provider, "cheap");
+	assert_true(d.choice[0].wait_ns > 0);
+	/* What the caller says goes before. */
+	assert_int_equal(
+		llmkit_route(targets,
+			QUERY(.input_tokens = 1000, .output_tokens = 100,
+				.price_cap_nanousd = NSEC_PER_SEC, .patience_ns = NSEC_PER_MSEC),
+			&d),
+		0);
+	assert_int_equal(d.usable, 1);
+	assert_string_equal(d.choice[0].provider, "dear");
+	assert_string_equal(d.choice[1].reason, "out: paused");
+	llmkit_targets_close(targets);
+}
+
 static void a_used_up_budget_is_routed_around(void **state)
 {
 	struct bucket_limit l = {
@@ -193,6 +231,44 @@ static void a_used_up_budget_is_routed_around(void **state)
 	llmkit_targets_close(targets);
 }
 
+/* Who does not name the key has the provider's. */
+static void limits_of_a_providers_key_are_the_targets(void **state)
+{
+	const struct llmkit_scope own = { .size = sizeof(own), .key = "OWN" };
+	struct target_config provider = { .name = str_of("cheap"),
+		.provider = TARGET_NONE,
+		.price_input = -1,
+		.price_output = -1,
+		.price_cached = -1,
+		.label = str_of("CHEAP_KEY"),
+		.available = true };
+	uint64_t until = clock_boottime_ns() + WAIT_NS;
+	struct llmkit_limit_view v;
+	llmkit_targets *targets;
+	llmkit_limits *limits;
+
+	(void)state;
+	assert_true(target_configure(&mini.region, &provider) >= 0);
+	mini_limit(&mini, BUCKET_SCOPE_KEY, "CHEAP_KEY", 1, 1);
+	mini_limit(&mini, BUCKET_SCOPE_KEY, "NEW_KEY", 2, 2);
+	targets = targets_of("cheap/m");
+	limits = llmkit_targets_limits(targets, 0);
+	assert_int_equal(llmkit_limits_count(limits), 1);
+	assert_int_equal(llmkit_acquire(limits, 1, NULL), 0);
+	assert_int_equal(llmkit_acquire(limits, 1, NULL), LLMKIT_E_LIMITED);
+	/* A reload that changes it is followed. */
+	provider.label = str_of("NEW_KEY");
+	assert_true(target_configure(&mini.region, &provider) >= 0);
+	do
+		assert_int_equal(llmkit_limits_view(limits, 0, &v), 0);
+	while (v.burst != 2 && clock_boottime_ns() < until);
+	assert_string_equal(v.label, "key NEW_KEY requests");
+	llmkit_targets_close(targets);
+	assert_int_equal(llmkit_targets_open(kit, "cheap/m", &own, &targets), 0);
+	assert_int_equal(llmkit_limits_count(llmkit_targets_limits(targets, 0)), 0);
+	llmkit_targets_close(targets);
+}
+
 static void a_users_limits_are_the_targets(void **state)
 {
 	const struct llmkit_scope scope = { .size = sizeof(scope), .user = "ann" };
@@ -218,6 +294,9 @@ static void output_is_estimated_from_what_was(void **state)
 	assert_true(d.choice[0].output_tokens > 0);
 	assert_int_equal(llmkit_route(targets, QUERY(.max_tokens = 77), &d), 0);
 	assert_int_equal(d.choice[0].output_tokens, 77);
+	/* As the daemon has it: not all that it may use, unless it is charged so. */
+	assert_int_equal(llmkit_route(targets, QUERY(.max_tokens = 64000), &d), 0);
+	assert_int_equal(d.choice[0].output_tokens, ESTIMATE_OUTPUT);
 	for (int i = 0; i < 500; i++) {
 		llmkit_ticket ticket = { 0 };
 
@@ -245,7 +324,9 @@ int main(void)
 		test_(a_decision_says_what_it_costs),
 		test_(a_fraction_of_a_nano_usd_is_one),
 		test_(filters_say_why),
+		test_(a_routes_cap_and_patience_are_in_force),
 		test_(a_used_up_budget_is_routed_around),
+		test_(limits_of_a_providers_key_are_the_targets),
 		test_(a_users_limits_are_the_targets),
 		test_(output_is_estimated_from_what_was),
 	};

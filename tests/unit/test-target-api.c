@@ -15,7 +15,7 @@ static void names_stand_for_targets(void **state)
 	static const struct {
 		const char *name;
 		unsigned count;
-	} cases[] = { { "fast", 2 }, { "cheap/m", 1 }, { "m", 2 }, { "other", 1 } };
+	} cases[] = { { "fast", 2 }, { "cheap/m", 1 }, { "m", 1 }, { "other", 1 } };
 	static const char *const wrong[] = { "nothing", "cheap", "cheap/", "/m", "cheap/m/x" };
 	struct llmkit_decision d;
 	llmkit_targets *targets;
@@ -31,6 +31,11 @@ static void names_stand_for_targets(void **state)
 		assert_int_equal(
 			llmkit_targets_open(kit, wrong[i], NULL, &targets), LLMKIT_E_UNKNOWN_MODEL);
 	assert_null(targets);
+	/* The configured one of that name, and no other provider's. */
+	targets = targets_of("m");
+	assert_int_equal(llmkit_route(targets, NULL, &d), 0);
+	assert_string_equal(d.choice[0].provider, "cheap");
+	llmkit_targets_close(targets);
 	assert_int_equal(llmkit_targets_open(kit, "", NULL, &targets), LLMKIT_E_ARGUMENT);
 	assert_int_equal(llmkit_targets_open(kit, NULL, NULL, &targets), LLMKIT_E_ARGUMENT);
 	assert_int_equal(llmkit_targets_open(NULL, "m", NULL, &targets), LLMKIT_E_ARGUMENT);
@@ -128,7 +133,7 @@ static void calling_mistakes_are_told(void **state)
 static void a_429_pauses_the_target_for_all(void **state)
 {
 	static const struct llmkit_header retry = { "retry-after", "90" };
-	llmkit_targets *targets = targets_of("m"), *alone = targets_of("cheap/m");
+	llmkit_targets *targets = targets_of("both"), *alone = targets_of("cheap/m");
 	const unsigned cheaps = target_of(targets, "cheap");
 	struct llmkit_decision d;
 	llmkit_ticket a = { 0 };
@@ -429,7 +434,7 @@ static void garbage_in_the_region_is_survived(void **state)
 			llmkit_price(targets, i % 2, i, i, UINT64_MAX);
 			assert_int_equal(llmkit_report(&a, OUTCOME(.http_status = i * 30)), 0);
 		}
-		if (llmkit_targets_open(kit, "m", NULL, &later) == 0)
+		if (llmkit_targets_open(kit, "both", NULL, &later) == 0)
 			llmkit_targets_close(later);
 	}
 	assert_int_equal(llmkit_report(&held, OUTCOME(.http_status = 200)), 0);

@@ -410,6 +410,181 @@ static void test_threads_lose_no_sample_count(void **state)
 	world_close(&w);
 }
 
+/* ---- what a model's name means ---- */
+
+static uint32_t add_model(struct world *w, const char *name, uint64_t traits)
+{
+	struct target_config c = world_config(name);
+	const char *slash = strchr(name, '/');
+
+	c.provider = target_find(&w->r, str_make(name, (size_t)(slash - name)), NULL);
+	c.traits = traits;
+	return w->candidate[world_add(w, &c)].row;
+}
+
+static uint32_t named(struct world *w, const char *name)
+{
+	return target_resolve(&w->r, str_of(name));
+}
+
+static void test_a_name_means_what_the_daemon_makes_of_it(void **state)
+{
+	struct world w;
+	struct target_config p = world_config("p"), q = world_config("q");
+	uint32_t made, configured, slashed;
+
+	(void)state;
+	world_open(&w, 1);
+	assert_int_equal(named(&w, "m"), TARGET_NONE);
+	world_add(&w, &p);
+	made = add_model(&w, "p/m", 0);
+	/* Of the one provider there is any model will do. */
+	assert_int_equal(named(&w, "m"), made);
+	assert_int_equal(named(&w, "p/m"), made);
+	assert_int_equal(named(&w, "p"), TARGET_NONE);
+	assert_int_equal(named(&w, "n"), TARGET_NONE);
+	/* Of several only what is configured by that name. */
+	world_add(&w, &q);
+	assert_int_equal(named(&w, "m"), TARGET_NONE);
+	assert_int_equal(named(&w, "p/m"), made);
+	configured = add_model(&w, "q/m", TARGET_PLAIN);
+	assert_int_equal(named(&w, "m"), configured);
+	assert_int_equal(named(&w, "p/m"), made);
+	/* That goes before PROVIDER/MODEL. */
+	slashed = add_model(&w, "q/p/m", TARGET_PLAIN);
+	assert_int_equal(named(&w, "p/m"), slashed);
+	add_model(&w, "q/p/m", 0);
+	assert_int_equal(named(&w, "p/m"), made);
+	world_row(&w, 1)->key = LAYOUT_KEY_RETIRED;
+	assert_int_equal(named(&w, "p/m"), TARGET_NONE);
+	world_close(&w);
+}
+
+static void test_what_is_held_is_as_configured(void **state)
+{
+	struct world w;
+	struct target_config p = world_config("p"), m = world_config("p/m");
+	uint32_t row;
+
+	(void)state;
+	world_open(&w, 1);
+	m.provider = w.candidate[world_add(&w, &p)].row;
+	m.max_tokens = 300;
+	row = w.candidate[world_add(&w, &m)].row;
+	assert_int_equal(target_output(&w.r, row, str_of("m"), STR_NULL, 64000), 300);
+	p.traits = TARGET_RESERVE;
+	assert_int_equal(target_configure(&w.r, &p), (int)m.provider);
+	assert_int_equal(target_output(&w.r, row, str_of("m"), STR_NULL, 64000), 64000);
+	assert_int_equal(target_output(&w.r, TARGET_NONE, str_of("m"), STR_NULL, 64000), 1024);
+	assert_true(target_is_available(&w.r, row));
+	m.available = false;
+	assert_int_equal(target_configure(&w.r, &m), (int)row);
+	assert_false(target_is_available(&w.r, row));
+	assert_false(target_is_available(&w.r, TARGET_NONE));
+	world_close(&w);
+}
+
+/* ---- the label of a key ---- */
+
+static void set_label(struct world *w, const char *label)
+{
+	struct target_config p = world_config("p");
+
+	p.label = str_of(label);
+	assert_true(target_configure(&w->r, &p) >= 0);
+}
+
+static bool has_label(struct world *w, uint32_t row, const char *label)
+{
+	char text[TARGET_LABEL_TEXT];
+
+	return str_is(target_label(&w->r, row, text), label);
+}
+
+static void test_a_label_is_its_providers(void **state)
+{
+	struct world w;
+	struct target_config p = world_config("p"), m = world_config("p/m");
+	char most[TARGET_LABEL_TEXT + 1] = "";
+	uint32_t row;
+
+	(void)state;
+	world_open(&w, 1);
+	m.provider = w.candidate[world_add(&w, &p)].row;
+	row = w.candidate[world_add(&w, &m)].row;
+	assert_true(has_label(&w, row, ""));
+	set_label(&w, "A_KEY");
+	assert_true(has_label(&w, row, "A_KEY"));
+	assert_true(has_label(&w, m.provider, "A_KEY"));
+	set_label(&w, "B");
+	set_label(&w, "B");
+	assert_true(has_label(&w, row, "B"));
+	set_label(&w, "");
+	assert_true(has_label(&w, row, ""));
+	memset(most, 'x', TARGET_LABEL_TEXT);
+	p.label = str_of(most);
+	assert_int_equal(target_configure(&w.r, &p), -ENAMETOOLONG);
+	most[TARGET_LABEL_TEXT - 1] = '\0';
+	set_label(&w, most);
+	assert_true(has_label(&w, row, most));
+	assert_true(has_label(&w, TARGET_NONE, ""));
+	world_row(&w, 1)->provider = w.r.targets;
+	assert_true(has_label(&w, row, ""));
+	world_close(&w);
+}
+
+static _Atomic bool finished;
+
+static void *read_label(void *arg)
+{
+	struct world *w = arg;
+	char text[TARGET_LABEL_TEXT];
+	struct str label;
+
+	while (!atomic_load(&finished)) {
+		label = target_label(&w->r, w->candidate[0].row, text);
+		for (size_t i = 1; i < label.length; i++)
+			assert_int_equal(label.data[i], label.data[0]);
+	}
+	return NULL;
+}
+
+/* As the daemon does it, but faster than any daemon: the slot not in force, then which is. */
+static void flip_label(struct layout_target *t, uint64_t k)
+{
+	uint64_t labels = t->labels + 1;
+
+	for (unsigned i = 0; i < LAYOUT_LABEL_WORDS; i++)
+		atomic_store_explicit(&t->label[labels % 2][i],
+			(k % 26 + 'a') * UINT64_C(0x0101010101010101), memory_order_release);
+	atomic_store_explicit(&t->labels, labels, memory_order_release);
+}
+
+static void test_nobody_reads_half_a_label(void **state)
+{
+	struct world w;
+	struct target_config p = world_config("p");
+	char text[TARGET_LABEL_TEXT] = "";
+	pthread_t thread[THREADS];
+
+	(void)state;
+	world_open(&w, 1);
+	world_add(&w, &p);
+	atomic_store(&finished, false);
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, read_label, &w), 0);
+	for (int k = 0; k < 20000; k++) {
+		memset(text, 'a' + k % 26, TARGET_LABEL_TEXT - 1);
+		set_label(&w, text);
+	}
+	for (uint64_t k = 0; k < 1000000; k++)
+		flip_label(world_row(&w, 0), k);
+	atomic_store(&finished, true);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	world_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -427,6 +602,10 @@ int main(void)
 		cmocka_unit_test(test_adopt_retires_nonsense),
 		cmocka_unit_test(test_garbage_in_every_word_is_survived),
 		cmocka_unit_test(test_threads_lose_no_sample_count),
+		cmocka_unit_test(test_a_name_means_what_the_daemon_makes_of_it),
+		cmocka_unit_test(test_what_is_held_is_as_configured),
+		cmocka_unit_test(test_a_label_is_its_providers),
+		cmocka_unit_test(test_nobody_reads_half_a_label),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

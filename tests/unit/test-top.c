@@ -271,8 +271,8 @@ static void events_are_told_once_and_in_order(void **state)
 	assert_null(top_model_event(w->m, 0));
 	tell(w, EVENT_PAUSE_TARGET, p, w->now_ns + 7 * SECOND);
 	sample(w, SECOND);
-	assert_string_equal(top_model_event(w->m, 7)->text,
-		"target p: its provider asks for a pause of 7.0 s");
+	assert_string_equal(
+		top_model_event(w->m, 7)->text, "target p: its provider asks for a pause of 7.0 s");
 	world_close(w);
 }
 
@@ -293,8 +293,88 @@ static void lost_events_are_counted_and_told(void **state)
 		"events lost, because more came than the region keeps: 7");
 	assert_string_equal(top_model_event(w->m, w->m->events)->text,
 		"events whose writer died while telling: 1");
+	world_close(w);
+}
+
+/* What is in the JSON, by the numbers of its events. */
+static uint64_t told(struct world *w)
+{
+	aux_cleanup(buffer_deinit) struct buffer out = BUFFER_NULL;
+	uint64_t count = 0;
+
+	assert_int_equal(top_json_print(w->m, "r", "", &out), 0);
+	assert_int_equal(buffer_append(&out, "", 1), 0);
+	for (const char *at = buffer_head(&out); (at = strstr(at, "{\"number\":")); at++)
+		count++;
+	return count;
+}
+
+static void programs_are_told_all_or_that_some_are_lost(void **state)
+{
+	struct world *w = world_open();
+
+	(void)state;
+	static_assert(TOP_EVENTS > LAYOUT_EVENTS + 2, "what a region keeps, and two notes");
+	sample(w, 0);
+	assert_int_equal(told(w), 0);
+	for (unsigned i = 0; i < LAYOUT_EVENTS; i++)
+		tell(w, EVENT_PARTICIPANT, 0, i);
+	sample(w, SECOND);
+	assert_int_equal(told(w), LAYOUT_EVENTS);
+	assert_int_equal(told(w), 0);
+	assert_int_equal(w->m->lost, 0);
+	/* More samples than are told. */
+	for (unsigned i = 0; i < 2 * TOP_EVENTS; i++) {
+		tell(w, EVENT_PARTICIPANT, 0, i);
+		if (i % 1000 == 999)
+			sample(w, SECOND);
+	}
+	sample(w, SECOND);
+	assert_int_equal(told(w), TOP_EVENTS);
+	assert_int_equal(w->m->lost, TOP_EVENTS);
 	assert_null(top_model_event(w->m, w->m->events - TOP_EVENTS));
 	assert_non_null(top_model_event(w->m, w->m->events - TOP_EVENTS + 1));
+	/* The screen has fewer. */
+	picture(w, 140, 0);
+	assert_int_equal(w->canvas.lines, 2 + 4 * 2 + TOP_EVENTS_SHOWN);
+	world_close(w);
+}
+
+static void each_kind_of_event_has_a_name(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i <= EVENT_PAUSE_TARGET; i++) {
+		assert_string_not_equal(
+			top_event_kind(&(struct top_event){ .kind = i }), "unknown");
+		for (unsigned k = 0; k < i; k++)
+			assert_string_not_equal(top_event_kind(&(struct top_event){ .kind = i }),
+				top_event_kind(&(struct top_event){ .kind = k }));
+	}
+	assert_string_equal(
+		top_event_kind(&(struct top_event){ .kind = EVENT_PAUSE_TARGET + 1 }), "unknown");
+}
+
+/* A provider has in flight what its models have: it does not count twice. */
+static void flight_is_the_sum_of_the_models(void **state)
+{
+	struct world *w = world_open();
+	struct target_config model = { .name = str_of("p/m"),
+		.price_input = -1,
+		.price_output = -1,
+		.price_cached = -1,
+		.available = true };
+	int row;
+
+	(void)state;
+	model.provider = target(w, "p");
+	row = target_configure(&w->f.r, &model);
+	assert_true(row >= 0);
+	atomic_store(&w->f.r.target[row].pending, 3);
+	sample(w, 0);
+	assert_int_equal(w->m->targets, 2);
+	assert_int_equal(target_pending(&w->f.r, (uint32_t)row), 3);
+	assert_int_equal(w->m->in_flight, 3);
+	shows(w, "flight 3 ");
 	world_close(w);
 }
 
@@ -433,7 +513,7 @@ static void any_bytes_make_a_picture(void **state)
 		picture(w, 60, 30);
 		assert_true(utf8_is_valid(str_of(w->text)));
 		if (round % 30 == 0) {
-			assert_int_equal(top_json_print(w->m, "r", "", 1, &out), 0);
+			assert_int_equal(top_json_print(w->m, "r", "", &out), 0);
 			assert_true(json_is_object(buffer_str(&out), &position));
 		}
 	}
@@ -605,6 +685,9 @@ int main(void)
 		cmocka_unit_test(holds_are_counted_to_their_process),
 		cmocka_unit_test(events_are_told_once_and_in_order),
 		cmocka_unit_test(lost_events_are_counted_and_told),
+		cmocka_unit_test(programs_are_told_all_or_that_some_are_lost),
+		cmocka_unit_test(each_kind_of_event_has_a_name),
+		cmocka_unit_test(flight_is_the_sum_of_the_models),
 		cmocka_unit_test(bars_show_used_held_and_left),
 		cmocka_unit_test(sparklines_step_by_factors),
 		cmocka_unit_test(it_fits_any_size),
