@@ -416,7 +416,9 @@ static void on_try(struct client *c, struct flight *f)
 	a.now_ns = clock_of();
 	a.borrows = sim_once_in(budget.plan.borrow);
 	f->state = FLIGHT_ASKING;
-	f->change = budget.changes;
+	/* Amid a change the old limits may be what admits it. */
+	f->change = budget.changes - budget.changing;
+	budget.old_flights += budget.changing;
 	f->mark = budget.tokens.over_settled;
 	f->user_mark = budget.user_tokens[f->user].over_settled;
 	if (!budget_do(op_ask, &a, c))

@@ -10,7 +10,8 @@
  * slack_ns is how old a client's clock may be, at the highest rate that there was. over is what
  * nobody could hold: usage above the estimates of calls in flight, or settled since the last
  * admission; and of the dead, as long as the bucket was not empty since. While a limit changes,
- * and until all calls from before have ended, the looser of old and new counts.
+ * and until all calls that asked before it was complete have ended, the looser of old and new
+ * counts.
  */
 
 #include <stdbool.h>
