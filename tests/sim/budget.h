@@ -109,10 +109,11 @@ extern struct budget {
 	int fd;
 	struct client client[CLIENTS_MAX];
 	struct meter requests, tokens, user_requests[USERS_MAX], user_tokens[USERS_MAX];
-	uint64_t at_once, slots;       /* in flight; how many may be */
-	uint64_t changes, old_flights; /* of changes begun; in flight since before the last was complete */
-	bool changing;                 /* begun and not complete */
-	uint64_t paused_ns;            /* nobody sends before */
+	uint64_t at_once, slots; /* in flight; how many may be */
+	/* Of changes begun; in flight since before the last was complete. */
+	uint64_t changes, old_flights;
+	bool changing;      /* begun and not complete */
+	uint64_t paused_ns; /* nobody sends before */
 	bool daemon_acting, daemon_dead, winding_down;
 	uint64_t next_pid;
 	struct budget_counts *counts;
