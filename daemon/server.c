@@ -253,8 +253,10 @@ static enum status server_command(
 {
 	struct server *s = context;
 
-	if (s->draining)
+	if (s->draining) {
+		buffer_printf(why, "the daemon is ending: start the next one, then ask again");
 		return STATUS_SHUTTING_DOWN;
+	}
 	if (str_is(verb, "reload"))
 		return server_reload(s, why);
 	return control_act(s->control, verb, name, why);

@@ -811,7 +811,9 @@ def test_while_draining_nothing_is_changed():
         host.daemon.terminate()
         wait_for(lambda: 'draining requests=1' in host.log_text(), what='the drain begins')
         for verb, name in (('reload', ''), ('breaker-open', 'openai'), ('frob', '')):
-            equal(told(client, COMMAND, verb=verb, name=name)[0], SHUTTING_DOWN, verb)
+            status, message = told(client, COMMAND, verb=verb, name=name)
+            equal(status, SHUTTING_DOWN, verb)
+            check('start the next one' in message, message)
         client.send(wire.STATUS, 5)
         kind, got, body = client.read()
         equal((kind, got, json.loads(body['json'])['state']), (wire.STATUS_REPLY, 5, 'draining'), 'it says so')

@@ -493,7 +493,7 @@ static void names_too_long_for_a_limit_are_refused(void **state)
 	send_resolve(&c, 1, (struct msg_resolve){ .user = str_of(NAME_OF_158) });
 	expect_done(&c, 1, STATUS_OK, "");
 	send_resolve(&c, 2, (struct msg_resolve){ .user = str_of(NAME_OF_158 "xx") });
-	expect_done(&c, 2, STATUS_BAD_REQUEST, "158 bytes");
+	expect_done(&c, 2, STATUS_BAD_REQUEST, "159 bytes; two together 158");
 	assert_int_equal(limits_there(), 2);
 	client_close(&c);
 }
