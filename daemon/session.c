@@ -258,8 +258,8 @@ static void session_on_resolve(struct session *s, const struct frame_header *h, 
 	r = control_resolve(s->table->control, &names);
 	if (r == -ENAMETOOLONG)
 		session_done(s, h, STATUS_BAD_REQUEST,
-			str_of("a name is too long for a limit (159 bytes; two together 158) or has a "
-			       "byte 0x1f"));
+			str_of("a name is too long for a limit (159 bytes; two together 158) "
+			       "or has a byte 0x1f"));
 	else if (r < 0)
 		session_done(s, h, STATUS_BUSY,
 			str_of("the table of limits is full of limits in use: raise "
