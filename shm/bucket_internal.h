@@ -207,3 +207,14 @@ void bucket_kind_begin(const struct region *r, struct bucket_kind_change *c,
 	const struct bucket_limit *limit, uint32_t row, uint64_t now_ns);
 void bucket_kind_end(
 	const struct region *r, struct bucket_kind_change *c, uint32_t row, uint64_t now_ns);
+
+/* Of a row that becomes another: not what it was. A time rises, so that it is none that somebody
+ * read under an earlier name. */
+static inline uint64_t tat_after(
+	uint64_t tat, uint64_t from, uint64_t start_tat, enum bucket_kind to)
+{
+	if ((from == BUCKET_RATE || from == BUCKET_HELD) &&
+		(to == BUCKET_RATE || to == BUCKET_HELD))
+		return max_u64(start_tat, tat + 1);
+	return start_tat != tat ? start_tat : tat - (tat > 0);
+}

@@ -272,7 +272,8 @@ static uint64_t tat_at_start(const struct region *r, const struct bucket_limit *
  * A daemon that dies in between leaves a retired row, with its old name and what it owes, and
  * perhaps closed; bucket_adopt() opens it.
  */
-static bool take_over(struct region *r, uint32_t row, uint64_t start_tat, uint64_t now_ns)
+static bool take_over(
+	struct region *r, uint32_t row, uint64_t start_tat, enum bucket_kind to, uint64_t now_ns)
 {
 	struct layout_bucket *b = &r->bucket[row];
 	uint64_t key = load(&b->key), kind = load(&r->bucket_name[row].kind), tat;
@@ -285,7 +286,7 @@ static bool take_over(struct region *r, uint32_t row, uint64_t start_tat, uint64
 		tat = load_acquire(&b->tat);
 		if (!tat_owes(kind, tat, now_ns) && load(&b->pause_ns) <= now_ns &&
 			load_acquire(&r->bucket_name[row].late) == 0 &&
-			swap(&b->tat, &tat, start_tat != tat ? start_tat : tat - (tat > 0)))
+			swap(&b->tat, &tat, tat_after(tat, kind, start_tat, to)))
 			return true;
 		hold_open(r, row);
 	}
@@ -375,7 +376,7 @@ static uint32_t make_room(struct region *r, const struct bucket_limit *limit,
 		if (row == BUCKET_NONE)
 			return BUCKET_NONE;
 		evicts = load(&r->bucket[row].key) >= LAYOUT_KEY_FIRST;
-		if (!take_over(r, row, start_tat, now_ns))
+		if (!take_over(r, row, start_tat, limit->kind, now_ns))
 			continue;
 		if (evicts)
 			tell_evicted(r, row, now_ns);
