@@ -91,10 +91,8 @@ static int apply_target(struct control *c, const struct config *config, const ch
 	char name[TARGET_NAME_TEXT];
 	int row;
 
-	if (!control_target_name(provider, model, name, &t->name)) {
-		log_error("target's name is too long provider=%s model=%s", provider, model);
-		return error_origin(-ENAMETOOLONG);
-	}
+	/* One that is too long was refused by control_check(). */
+	control_target_name(provider, model, name, &t->name);
 	row = target_configure(&c->region, t);
 	if (row < 0)
 		return error_trace(row);
