@@ -443,13 +443,14 @@ struct llmkit_header {
  * What the provider's answer says about its limits: a 429 (or a 503 or 529 with Retry-After) pauses
  * the scope's target (a provider's model; else the provider) and, of the scope's limits that are
  * not a user's, those of the model (else of the key, else of the provider), for as long as the
- * answer asks or, if it does not, for a time that doubles with every 429 in a row, whichever
- * process sees it. Headers of what is left raise the debt of those limits, per resource and window
- * (a minute's, a day's, a month's), until no more is left here; those that name a limit are learned
- * where the configuration wants that. Never loosens anything. Call it for every answer, good ones
- * too. error_body: NUL-terminated, as far as it arrived; NULL: none. Headers of no interest are
- * skipped. LLMKIT_OK, LLMKIT_E_ARGUMENT, and, when a limit has to be made, what
- * llmkit_limits_open() says. *wait_ns, which may be NULL: how long nobody should send, 0: not asked
+ * answer asks or, if it does not, for a time that doubles with every 429 in a row of that target,
+ * whichever process sees it (without one: half a second to one). Headers of what is left raise the
+ * debt of those limits, per resource and window (a minute's, a day's, a month's), until no more is
+ * left here; those that name a limit are learned where the configuration wants that. Never loosens
+ * anything. Call it for every answer, good ones too. error_body: NUL-terminated, as far as it
+ * arrived; NULL: none. Headers of no interest are skipped. LLMKIT_OK, LLMKIT_E_ARGUMENT, and, when
+ * a limit has to be made, what llmkit_limits_open() says. *wait_ns, which may be NULL: how long
+ * nobody should send, 0: not asked
  * for.
  */
 LLMKIT_EXPORT int llmkit_feedback(llmkit_limits *limits, unsigned http_status,
